@@ -1,0 +1,109 @@
+package eventbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+	_ "github.com/millrace-go/millrace/eventbus/membus" // memory: is always there
+)
+
+// Bus is an open connection to a broker. It is a Watermill message.Publisher;
+// Subscriber makes a Watermill message.Subscriber of it. All methods are safe
+// for concurrent use.
+type Bus struct {
+	broker driver.Broker
+	name   string // redacted URL or what else names it in errors
+	source string
+}
+
+var _ message.Publisher = (*Bus)(nil)
+
+// BusOption configures a Bus.
+type BusOption func(*busConfig)
+
+type busConfig struct {
+	source string
+	logger *slog.Logger
+}
+
+// Source names the program in the source attribute of events that it publishes
+// outside of a service's handlers. Defaults to the program's name.
+func Source(name string) BusOption {
+	return func(c *busConfig) { c.source = name }
+}
+
+// BusLogger sets the logger of the driver. Defaults to slog.Default().
+func BusLogger(l *slog.Logger) BusOption {
+	return func(c *busConfig) { c.logger = l }
+}
+
+// Open opens the broker that url names; an empty url means "memory:". The
+// scheme chooses the driver, which must be imported (memory always is).
+// Unknown schemes and parameters are errors that list the known ones; errors
+// never repeat a password. The caller closes the Bus, after its services ended.
+func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
+	if url == "" {
+		url = "memory:"
+	}
+	c := collectBus(opts)
+	b, err := driver.Open(ctx, url, driver.Options{Logger: c.logger})
+	if err != nil {
+		return nil, fmt.Errorf("eventbus: open %s: %w", driver.Redact(url), err)
+	}
+	return &Bus{broker: b, name: driver.Redact(url), source: c.source}, nil
+}
+
+// New makes a Bus of a broker that a driver package opened from its own Config.
+// The Bus closes it.
+func New(b driver.Broker, opts ...BusOption) (*Bus, error) {
+	if b == nil {
+		return nil, errors.New("eventbus: New: the broker is nil")
+	}
+	return &Bus{broker: b, name: fmt.Sprintf("%T", b), source: collectBus(opts).source}, nil
+}
+
+func collectBus(opts []BusOption) busConfig {
+	var c busConfig
+	for _, opt := range opts {
+		opt(&c)
+	}
+	return c
+}
+
+// Publish implements message.Publisher for untyped messages; Topic.Publish is
+// the typed way in. It returns nil only after the broker has durably accepted
+// all messages, and a *driver.BatchError if it accepted only some. It ends with
+// the context of the first message.
+func (b *Bus) Publish(topic string, messages ...*message.Message) error {
+	if !b.broker.Capabilities().Delay {
+		for _, m := range messages {
+			if due, err := driver.Due(m); err != nil || !due.IsZero() {
+				return driver.Permanent(fmt.Errorf("eventbus: publish to topic %q: event %s has a due time: %w (%s); publish it through an outbox", topic, m.UUID, ErrUnsupported, b.name))
+			}
+		}
+	}
+	if err := b.broker.Publish(topic, messages...); err != nil {
+		return fmt.Errorf("eventbus: publish: %w", err)
+	}
+	return nil
+}
+
+// Source returns what the Source option set.
+func (b *Bus) Source() string { return b.source }
+
+// Capabilities says what the broker can promise.
+func (b *Bus) Capabilities() driver.Capabilities { return b.broker.Capabilities() }
+
+// Close closes the connection to the broker. Services that still run end with
+// ErrClosed. Further calls return nil.
+func (b *Bus) Close() error {
+	if err := b.broker.Close(); err != nil {
+		return fmt.Errorf("eventbus: close: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package eventbus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Metadata keys that a dead letter has beside those of the event.
+const (
+	MetadataDeadTopic    = "millrace_dead_topic"
+	MetadataDeadGroup    = "millrace_dead_group"
+	MetadataDeadCause    = "millrace_dead_cause"
+	MetadataDeadStack    = "millrace_dead_stack"
+	MetadataDeadAttempts = "millrace_dead_attempts"
+	MetadataDeadTime     = "millrace_dead_time"
+
+	// MetadataRedriveGroup restricts an event that was sent back to the group
+	// that failed on it; other groups acknowledge it unseen.
+	MetadataRedriveGroup = "millrace_redrive_group"
+)
+
+// Bounds that keep a dead letter's metadata small, in bytes.
+const (
+	maxDeadCause = 2048
+	maxDeadStack = 8192
+)
+
+// DeadLetter is an event that a handler could not handle. Its payload and
+// attributes are the original ones.
+type DeadLetter struct {
+	// Topic and Group on which handling failed.
+	Topic, Group string
+	// Cause is the text of the last error.
+	Cause string
+	// Stack of the panic, if that was the cause.
+	Stack string
+	// Attempts is how often the handler was called.
+	Attempts int
+	// Time of the last attempt.
+	Time time.Time
+	// Message is the original event. Edit its payload before Redrive if need be.
+	Message *message.Message
+}
+
+// ReadDeadLetter reads a message of a dead-letter topic.
+func ReadDeadLetter(m *message.Message) (DeadLetter, error) {
+	md := m.Metadata
+	d := DeadLetter{Topic: md[MetadataDeadTopic], Group: md[MetadataDeadGroup], Cause: md[MetadataDeadCause], Stack: md[MetadataDeadStack]}
+	if d.Topic == "" || d.Group == "" {
+		return d, Permanent(fmt.Errorf("eventbus: event %s is not a dead letter: %s or %s is missing", m.UUID, MetadataDeadTopic, MetadataDeadGroup))
+	}
+	var err error
+	if d.Attempts, err = strconv.Atoi(md[MetadataDeadAttempts]); err != nil {
+		return d, Permanent(fmt.Errorf("eventbus: dead letter %s: %s: %w", m.UUID, MetadataDeadAttempts, err))
+	}
+	if d.Time, err = time.Parse(time.RFC3339Nano, md[MetadataDeadTime]); err != nil {
+		return d, Permanent(fmt.Errorf("eventbus: dead letter %s: %s: %w", m.UUID, MetadataDeadTime, err))
+	}
+	d.Message = &message.Message{UUID: m.UUID, Metadata: maps.Clone(md), Payload: bytes.Clone(m.Payload)}
+	for _, name := range [...]string{MetadataDeadTopic, MetadataDeadGroup, MetadataDeadCause, MetadataDeadStack, MetadataDeadAttempts, MetadataDeadTime} {
+		delete(d.Message.Metadata, name)
+	}
+	return d, nil
+}
+
+// Redrive sends the event back to its topic, for the group that failed on it
+// and no other. The event keeps its id, so an inbox that did apply it drops it.
+func (d DeadLetter) Redrive(ctx context.Context, to message.Publisher) error {
+	m := d.Message.Copy()
+	m.Metadata[MetadataRedriveGroup] = d.Group
+	m.SetContext(ctx)
+	return to.Publish(d.Topic, m)
+}
+
+// deadLetter builds the message for the dead-letter topic.
+func deadLetter(m *message.Message, payload []byte, at Delivery, attempts int, cause error) *message.Message {
+	d := &message.Message{UUID: m.UUID, Metadata: maps.Clone(m.Metadata), Payload: payload}
+	d.Metadata[MetadataDeadTopic] = at.Topic
+	d.Metadata[MetadataDeadGroup] = at.Group
+	d.Metadata[MetadataDeadCause] = truncate(cause.Error(), maxDeadCause)
+	d.Metadata[MetadataDeadAttempts] = strconv.Itoa(attempts)
+	d.Metadata[MetadataDeadTime] = time.Now().UTC().Format(time.RFC3339Nano)
+	var p *PanicError
+	if errors.As(cause, &p) {
+		d.Metadata[MetadataDeadStack] = truncate(string(p.Stack), maxDeadStack)
+	}
+	delete(d.Metadata, MetadataRedriveGroup)
+	return d
+}
+
+func truncate(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit-3] + "..."
+}
+
+// PanicError is the error of a handler that panicked.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error returns the panic's value as text.
+func (e *PanicError) Error() string { return fmt.Sprintf("handler panicked: %v", e.Value) }
+
+// Unwrap returns the panic's value if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}

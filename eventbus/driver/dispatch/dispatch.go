@@ -1,0 +1,228 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// ErrRevoked is returned by Lane.Add after Lane.Revoke.
+var ErrRevoked = errors.New("dispatch: lane is revoked")
+
+// Config of a Dispatcher. The zero value is usable.
+type Config struct {
+	// Limit is how many records the dispatcher holds that are not done, over all
+	// lanes; Lane.Add blocks at the limit. Defaults to no limit, for callers that
+	// bound their input themselves.
+	Limit int
+
+	// Progress, if set, is called after a watermark moved, without locks held
+	// and by the worker that moved it. It must be quick.
+	Progress func()
+}
+
+// Item is a record in the hands of a worker, valid until the handler returns.
+type Item[R any] struct {
+	Key      string
+	Position int64
+	// Attempt is what Add was given, plus one for each Retry.
+	Attempt int
+	Record  R
+
+	retry bool
+	after time.Duration
+}
+
+// Retry asks for the item again after a delay, counted from the return of the
+// handler. Until then its key waits and its lane's watermark stays behind it.
+func (it *Item[R]) Retry(after time.Duration) { it.retry, it.after = true, after }
+
+// Dispatcher hands records to workers. It is safe for concurrent use.
+type Dispatcher[R any] struct {
+	cfg Config
+
+	mu      sync.Mutex
+	work    sync.Cond // a record became ready, or workers must stop
+	room    sync.Cond // a record left, or adders must stop
+	idle    sync.Cond // a running record of some lane was settled
+	waiting int       // workers blocked on work
+	ready   queue[R]
+	held    int // records that are not done
+	free    []*entry[R]
+}
+
+// New returns an empty Dispatcher.
+func New[R any](cfg Config) *Dispatcher[R] {
+	d := &Dispatcher[R]{cfg: cfg}
+	d.work.L, d.room.L, d.idle.L = &d.mu, &d.mu, &d.mu
+	return d
+}
+
+// Len returns how many records are held that are not done.
+func (d *Dispatcher[R]) Len() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held
+}
+
+// Work runs handle for each record that is ready, in as many goroutines as
+// workers says, until ctx ends and the running handlers have returned. Records
+// that were not started stay for other callers of Work.
+func (d *Dispatcher[R]) Work(ctx context.Context, workers int, handle func(*Item[R])) {
+	d.WorkBatches(ctx, workers, 1, func(items []*Item[R]) { handle(items[0]) })
+}
+
+// WorkBatches is Work for handlers that take up to max records at once. The
+// records of a batch have different keys, or none, so that the handler may
+// settle them in any combination.
+func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handle func([]*Item[R])) {
+	stopped := false
+	cancel := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		stopped = true
+		d.work.Broadcast()
+	})
+	defer cancel()
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			batch := make([]*Item[R], 0, max)
+			entries := make([]*entry[R], 0, max)
+			for {
+				if entries = d.next(entries, max, &stopped); len(entries) == 0 {
+					return
+				}
+				batch = batch[:0]
+				for _, e := range entries {
+					batch = append(batch, &e.Item)
+				}
+				handle(batch)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// next settles what the worker has just handled and takes up to max further
+// entries, waiting for the first. It returns none when stopped.
+func (d *Dispatcher[R]) next(entries []*entry[R], max int, stopped *bool) []*entry[R] {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.settle(entries) && d.cfg.Progress != nil {
+		d.mu.Unlock()
+		d.cfg.Progress()
+		d.mu.Lock()
+	}
+	for d.ready.empty() && !*stopped {
+		d.waiting++
+		d.work.Wait()
+		d.waiting--
+	}
+	entries = entries[:0]
+	for !*stopped && len(entries) < max && !d.ready.empty() {
+		entries = append(entries, d.take())
+	}
+	if !d.ready.empty() && d.waiting > 0 {
+		d.work.Signal()
+	}
+	return entries
+}
+
+func (d *Dispatcher[R]) take() *entry[R] {
+	e := d.ready.pop()
+	e.state = running
+	e.lane.running++
+	return e
+}
+
+// settle ends a run of each entry and reports whether a watermark moved.
+func (d *Dispatcher[R]) settle(entries []*entry[R]) (progress bool) {
+	for _, e := range entries {
+		l := e.lane
+		if l.running--; l.running == 0 && l.revoked {
+			d.idle.Broadcast()
+		}
+		switch {
+		case !e.retry:
+			progress = d.done(e) || progress
+		case l.revoked:
+			d.drop(e)
+		default:
+			d.again(e)
+		}
+	}
+	return progress
+}
+
+func (d *Dispatcher[R]) done(e *entry[R]) (progress bool) {
+	e.state = done
+	d.release(1)
+	if e.Key != "" {
+		if next := e.lane.dequeue(e); next != nil && !e.lane.revoked {
+			d.push(next)
+		}
+	}
+	return e.lane.advance()
+}
+
+func (d *Dispatcher[R]) drop(e *entry[R]) {
+	e.state = dropped
+	d.release(1)
+}
+
+func (d *Dispatcher[R]) again(e *entry[R]) {
+	after := e.after
+	e.retry, e.after = false, 0
+	e.Attempt++
+	if after <= 0 {
+		d.push(e)
+		return
+	}
+	e.state = delayed
+	e.timer = time.AfterFunc(after, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if e.state == delayed {
+			e.timer = nil
+			d.push(e)
+		}
+	})
+}
+
+func (d *Dispatcher[R]) push(e *entry[R]) {
+	e.state = ready
+	d.ready.push(e)
+	if d.waiting > 0 {
+		d.work.Signal()
+	}
+}
+
+// release makes room for n records.
+func (d *Dispatcher[R]) release(n int) {
+	full := d.full()
+	d.held -= n
+	if full && n > 0 {
+		d.room.Broadcast()
+	}
+}
+
+func (d *Dispatcher[R]) full() bool { return d.cfg.Limit > 0 && d.held >= d.cfg.Limit }
+
+func (d *Dispatcher[R]) alloc() *entry[R] {
+	if n := len(d.free); n > 0 {
+		e := d.free[n-1]
+		d.free = d.free[:n-1]
+		return e
+	}
+	return new(entry[R])
+}
+
+// recycle keeps a bounded number of entries for reuse.
+func (d *Dispatcher[R]) recycle(e *entry[R]) {
+	*e = entry[R]{}
+	if len(d.free) < 1024 {
+		d.free = append(d.free, e)
+	}
+}

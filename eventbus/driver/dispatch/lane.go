@@ -1,0 +1,147 @@
+package dispatch
+
+import "context"
+
+// Lane is one ordered stream of records, such as a partition. Its methods are
+// safe for concurrent use, but records must be added in order, so by one
+// goroutine at a time.
+type Lane[R any] struct {
+	d         *Dispatcher[R]
+	order     fifo[R]              // added and above the watermark
+	keys      map[string]*entry[R] // the last record of each key that has any
+	running   int
+	watermark int64
+	moved     bool
+	revoked   bool
+	fenced    bool
+}
+
+// Lane returns a new, empty lane.
+func (d *Dispatcher[R]) Lane() *Lane[R] {
+	return &Lane[R]{d: d, keys: map[string]*entry[R]{}}
+}
+
+// Add appends a record. Positions must rise from call to call but need not be
+// dense. Records with an empty key have no order among themselves. Add blocks
+// while the dispatcher is at its limit; it returns the cause when ctx ends, and
+// ErrRevoked after Revoke.
+func (l *Lane[R]) Add(ctx context.Context, key string, position int64, attempt int, record R) error {
+	d := l.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.full() {
+		if err := l.waitForRoom(ctx); err != nil {
+			return err
+		}
+	}
+	if l.revoked {
+		return ErrRevoked
+	}
+	e := d.alloc()
+	e.Item = Item[R]{Key: key, Position: position, Attempt: attempt, Record: record}
+	e.lane = l
+	l.order.push(e)
+	d.held++
+	if key == "" || l.enqueue(e) {
+		d.push(e)
+	}
+	return nil
+}
+
+func (l *Lane[R]) waitForRoom(ctx context.Context) error {
+	d := l.d
+	stop := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.room.Broadcast()
+	})
+	defer stop()
+	for d.full() && !l.revoked {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		d.room.Wait()
+	}
+	return nil
+}
+
+// enqueue puts e behind its key and reports whether it is first.
+func (l *Lane[R]) enqueue(e *entry[R]) bool {
+	last := l.keys[e.Key]
+	l.keys[e.Key] = e
+	if last == nil {
+		return true
+	}
+	last.behind = e
+	return false
+}
+
+// dequeue takes e, the first of its key, out and returns the next, if any.
+func (l *Lane[R]) dequeue(e *entry[R]) *entry[R] {
+	if e.behind == nil {
+		delete(l.keys, e.Key)
+	}
+	return e.behind
+}
+
+// advance moves the watermark over what is done from the front.
+func (l *Lane[R]) advance() (progress bool) {
+	if l.fenced {
+		return false
+	}
+	for e := l.order.first(); e != nil && e.state == done; e = l.order.first() {
+		l.order.pop()
+		l.watermark, l.moved, progress = e.Position, true, true
+		l.d.recycle(e)
+	}
+	return progress
+}
+
+// Watermark returns the position up to which every record is done; ok is false
+// while no record at the front of the lane is.
+func (l *Lane[R]) Watermark() (position int64, ok bool) {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	return l.watermark, l.moved
+}
+
+// Revoke withdraws the lane: records that have not started are dropped, and
+// Revoke waits for those that run. It returns the cause when ctx ends first;
+// the watermark then never moves again, however the stragglers end.
+func (l *Lane[R]) Revoke(ctx context.Context) error {
+	d := l.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !l.revoked {
+		l.revoked = true
+		l.dropIdle()
+		d.room.Broadcast()
+	}
+	stop := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.idle.Broadcast()
+	})
+	defer stop()
+	for l.running > 0 {
+		if ctx.Err() != nil {
+			l.fenced = true
+			return context.Cause(ctx)
+		}
+		d.idle.Wait()
+	}
+	return nil
+}
+
+func (l *Lane[R]) dropIdle() {
+	l.d.ready.without(l)
+	l.order.each(func(e *entry[R]) {
+		if e.state == running || e.state == done {
+			return
+		}
+		if e.timer != nil {
+			e.timer.Stop()
+		}
+		l.d.drop(e)
+	})
+}

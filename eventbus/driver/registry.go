@@ -1,0 +1,116 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Opener opens the broker that u names. It must refuse what it does not
+// understand and must not keep credentials in errors.
+type Opener func(ctx context.Context, u *url.URL, o Options) (Broker, error)
+
+var registry = struct {
+	sync.RWMutex
+	openers map[string]Opener
+}{openers: map[string]Opener{}}
+
+// importPaths tells a user who forgot an import which one is missing.
+var importPaths = map[string]string{
+	"memory": "github.com/millrace-go/millrace/eventbus/membus",
+	"sqlite": "github.com/millrace-go/millrace/eventbus/sqlbus",
+}
+
+// Register makes an opener available for a URL scheme. It is meant for init
+// functions and panics when the scheme is taken or the opener is nil.
+func Register(scheme string, o Opener) {
+	registry.Lock()
+	defer registry.Unlock()
+	if o == nil {
+		panic("driver: Register of scheme " + scheme + " with a nil opener")
+	}
+	if _, taken := registry.openers[scheme]; taken {
+		panic("driver: Register called twice for scheme " + scheme)
+	}
+	registry.openers[scheme] = o
+}
+
+// Schemes returns the registered URL schemes in order.
+func Schemes() []string {
+	registry.RLock()
+	defer registry.RUnlock()
+	schemes := make([]string, 0, len(registry.openers))
+	for s := range registry.openers {
+		schemes = append(schemes, s)
+	}
+	slices.Sort(schemes)
+	return schemes
+}
+
+// Open parses rawURL and hands it to the opener of its scheme.
+func Open(ctx context.Context, rawURL string, o Options) (Broker, error) {
+	u, err := parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	registry.RLock()
+	open := registry.openers[u.Scheme]
+	registry.RUnlock()
+	if open == nil {
+		return nil, unknownScheme(u.Scheme)
+	}
+	return open(ctx, u, o)
+}
+
+func unknownScheme(scheme string) error {
+	known := strings.Join(Schemes(), ", ")
+	if path, ok := importPaths[scheme]; ok {
+		return fmt.Errorf("the driver for %q is not linked in; add: import _ %q (registered: %s)", scheme+":", path, known)
+	}
+	return fmt.Errorf("unknown scheme %q in broker URL (registered: %s)", scheme+":", known)
+}
+
+// parse is url.Parse with errors that don't repeat the URL, which may hold a
+// password.
+func parse(rawURL string) (*url.URL, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		var parseErr *url.Error
+		if errors.As(err, &parseErr) {
+			err = parseErr.Err
+		}
+		return nil, fmt.Errorf("broker URL can't be parsed: %w", err)
+	}
+	if u.Scheme == "" {
+		return nil, fmt.Errorf("broker URL has no scheme; write one of: %s", strings.Join(Schemes(), ":, ")+":")
+	}
+	return u, nil
+}
+
+// Redact returns rawURL with the password and secret-looking parameters
+// replaced, fit for logs and errors.
+func Redact(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "(unparsable URL)"
+	}
+	q := u.Query()
+	masked := false
+	for name := range q {
+		lower := strings.ToLower(name)
+		for _, word := range []string{"password", "secret", "token", "credential"} {
+			if strings.Contains(lower, word) {
+				q.Set(name, "xxxxx")
+				masked = true
+			}
+		}
+	}
+	if masked {
+		u.RawQuery = q.Encode()
+	}
+	return u.Redacted()
+}

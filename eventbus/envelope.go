@@ -1,0 +1,142 @@
+package eventbus
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+)
+
+// Metadata keys of the envelope: CloudEvents 1.0 in binary content mode, in
+// the spelling of the Kafka protocol binding. Drivers for brokers whose binding
+// spells them otherwise translate on the wire.
+const (
+	MetadataSpecVersion   = "ce_specversion"
+	MetadataID            = "ce_id"
+	MetadataSource        = "ce_source"
+	MetadataType          = "ce_type"
+	MetadataSubject       = "ce_subject"
+	MetadataTime          = "ce_time"
+	MetadataDataSchema    = "ce_dataschema"
+	MetadataContentType   = "content-type"
+	MetadataKey           = driver.MetadataKey
+	MetadataCorrelationID = "ce_correlationid"
+	MetadataCausationID   = "ce_causationid"
+	MetadataTraceParent   = "ce_traceparent"
+	MetadataTraceState    = "ce_tracestate"
+)
+
+const specVersion = "1.0"
+
+// Attributes are the CloudEvents attributes of an event. Those that a foreign
+// producer left out are empty.
+type Attributes struct {
+	// ID is unique within Source. Events published by Millrace carry a UUID.
+	ID string
+	// Source is the service that published the event.
+	Source string
+	// Type of the event; the topic's name unless WithType says otherwise.
+	Type string
+	// Subject within Source, if any.
+	Subject string
+	// Time of publishing; the zero time if the producer gave none.
+	Time time.Time
+	// ContentType of the payload.
+	ContentType string
+	// DataSchema is a URI, if any.
+	DataSchema string
+	// Key by which the event is ordered, if any.
+	Key string
+	// CorrelationID is shared by all events that go back to one cause.
+	CorrelationID string
+	// CausationID is the id of the event during whose handling this one was
+	// published, if any.
+	CausationID string
+}
+
+// ReadAttributes returns the attributes of m, which may come from any
+// producer. An event without an id gets the message's UUID, one without a
+// correlation id is its own cause. A time that can't be parsed is an error.
+func ReadAttributes(m *message.Message) (Attributes, error) {
+	md := m.Metadata
+	a := Attributes{
+		ID:            md[MetadataID],
+		Source:        md[MetadataSource],
+		Type:          md[MetadataType],
+		Subject:       md[MetadataSubject],
+		ContentType:   md[MetadataContentType],
+		DataSchema:    md[MetadataDataSchema],
+		Key:           md[MetadataKey],
+		CorrelationID: md[MetadataCorrelationID],
+		CausationID:   md[MetadataCausationID],
+	}
+	if a.ID == "" {
+		a.ID = m.UUID
+	}
+	if a.CorrelationID == "" {
+		a.CorrelationID = a.ID
+	}
+	if v := md[MetadataSpecVersion]; v != "" && v != specVersion {
+		return a, fmt.Errorf("event %s: CloudEvents version %q: only %s can be read", a.ID, v, specVersion)
+	}
+	if s := md[MetadataTime]; s != "" {
+		t, err := time.Parse(time.RFC3339Nano, s)
+		if err != nil {
+			return a, fmt.Errorf("event %s: attribute time: %q is not an RFC 3339 time", a.ID, s)
+		}
+		a.Time = t
+	}
+	return a, nil
+}
+
+// unwrapStructured turns an event in structured content mode, as foreign
+// producers may send it, into binary mode. Other messages stay as they are.
+func unwrapStructured(m *message.Message) error {
+	mediaType, _, _ := strings.Cut(m.Metadata[MetadataContentType], ";")
+	if !strings.EqualFold(strings.TrimSpace(mediaType), "application/cloudevents+json") {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(m.Payload, &fields); err != nil {
+		return fmt.Errorf("event %s: structured CloudEvent: %w", m.UUID, err)
+	}
+	delete(m.Metadata, MetadataContentType)
+	m.Payload = nil
+	for name, raw := range fields {
+		if err := unwrapField(m, name, raw); err != nil {
+			return fmt.Errorf("event %s: structured CloudEvent: attribute %s: %w", m.UUID, name, err)
+		}
+	}
+	return nil
+}
+
+func unwrapField(m *message.Message, name string, raw json.RawMessage) error {
+	switch name {
+	case "data":
+		m.Payload = message.Payload(raw)
+		if m.Metadata[MetadataContentType] == "" {
+			m.Metadata[MetadataContentType] = JSON.ContentType()
+		}
+		return nil
+	case "data_base64":
+		return json.Unmarshal(raw, (*[]byte)(&m.Payload))
+	}
+	var value any
+	if err := json.Unmarshal(raw, &value); err != nil || value == nil {
+		return err
+	}
+	text, ok := value.(string)
+	if !ok {
+		text = string(raw) // numbers and booleans in their canonical form
+	}
+	if name == "datacontenttype" {
+		m.Metadata[MetadataContentType] = text
+		return nil
+	}
+	m.Metadata["ce_"+name] = text
+	return nil
+}

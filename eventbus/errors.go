@@ -1,0 +1,61 @@
+package eventbus
+
+import (
+	"errors"
+	"time"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+)
+
+// Errors that callers may decide on, with errors.Is.
+var (
+	// ErrClosed is returned by every use of a closed Bus.
+	ErrClosed = driver.ErrClosed
+	// ErrTooLarge is in the chain of errors about an event over the broker's limit.
+	ErrTooLarge = driver.ErrTooLarge
+	// ErrInvalidName is in the chain of errors about a topic, service or handler
+	// name that no broker would take.
+	ErrInvalidName = driver.ErrInvalidName
+	// ErrUnsupported is in the chain of errors about something that the broker
+	// behind the Bus can't do.
+	ErrUnsupported = driver.ErrUnsupported
+	// ErrShutdown is the cause of the contexts of handlers that outlasted the
+	// drain timeout.
+	ErrShutdown = errors.New("service is shutting down")
+)
+
+// Permanent marks an error that trying again will not mend: the event goes to
+// the dead-letter topic at once. It returns nil for nil.
+func Permanent(err error) error { return driver.Permanent(err) }
+
+// IsPermanent reports whether an error in err's chain has a method
+// Permanent() bool that returns true.
+func IsPermanent(err error) bool { return driver.IsPermanent(err) }
+
+// RetryAfter gives an error the delay after which trying again makes sense. A
+// handler that returns it skips its retries in place and is called again
+// after d, or later where the retry policy says so. It returns nil for nil.
+func RetryAfter(err error, d time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &retryAfterError{err, d}
+}
+
+type retryAfterError struct {
+	error
+	after time.Duration
+}
+
+func (e *retryAfterError) Unwrap() error             { return e.error }
+func (e *retryAfterError) RetryAfter() time.Duration { return e.after }
+
+// retryAfter finds the delay that an error in err's chain asks for by a method
+// RetryAfter() time.Duration.
+func retryAfter(err error) (time.Duration, bool) {
+	var r interface{ RetryAfter() time.Duration }
+	if !errors.As(err, &r) {
+		return 0, false
+	}
+	return r.RetryAfter(), true
+}

@@ -1,0 +1,93 @@
+package membus
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
+)
+
+// group is what one consumer group has outstanding of one topic. Its members
+// share the dispatcher.
+type group struct {
+	topic       *topic
+	dispatcher  *dispatch.Dispatcher[record]
+	lane        *dispatch.Lane[record]
+	added       int64 // lane positions: redelivered events come back at the end
+	outstanding int   // under topic.mu, delayed redeliveries included
+	bytes       int
+}
+
+func newGroup(t *topic) *group {
+	d := dispatch.New[record](dispatch.Config{})
+	return &group{topic: t, dispatcher: d, lane: d.Lane()}
+}
+
+func (g *group) add(r record) {
+	g.outstanding++
+	g.bytes += len(r.payload)
+	g.enqueue(r, 1)
+}
+
+// close drops what is outstanding, timers included, and waits for nothing.
+func (g *group) close() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = g.lane.Revoke(ctx) // reports only that handlers still run
+}
+
+func (g *group) enqueue(r record, attempt int) {
+	g.added++
+	_ = g.lane.Add(context.Background(), r.key, g.added, attempt, r) // fails only once the broker is closed
+}
+
+// settle is called by the worker that handled it.
+func (g *group) settle(it *dispatch.Item[record], res driver.Result) {
+	if res.Redeliver && (res.Hold || res.Delay <= 0) {
+		it.Retry(res.Delay)
+		return
+	}
+	t := g.topic
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if res.Redeliver {
+		r, attempt := it.Record, it.Attempt+1
+		t.later(res.Delay, func() { g.enqueue(r, attempt) })
+		return
+	}
+	full := t.full()
+	g.outstanding--
+	g.bytes -= len(it.Record.payload)
+	if full {
+		t.room.Broadcast()
+	}
+}
+
+type consumer struct {
+	broker *Broker
+	group  *group
+	sub    driver.Subscription
+}
+
+// Run implements driver.Consumer.
+func (c *consumer) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(c.broker.open, stop)()
+	c.group.dispatcher.Work(work, c.sub.Concurrency, c.deliver)
+	if ctx.Err() == nil {
+		return fmt.Errorf("membus: topic %q, group %q: %w", c.sub.Topic, c.sub.Group, driver.ErrClosed)
+	}
+	return nil
+}
+
+func (c *consumer) deliver(it *dispatch.Item[record]) {
+	c.group.settle(it, c.sub.Handle(&driver.Delivery{
+		Message:  it.Record.message(),
+		Topic:    c.sub.Topic,
+		Key:      it.Record.key,
+		Position: driver.Position{Offset: it.Record.position},
+		Attempt:  it.Attempt,
+	}))
+}

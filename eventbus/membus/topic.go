@@ -1,0 +1,237 @@
+package membus
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+)
+
+// record is an event at rest. It shares nothing with messages that came in or
+// go out.
+type record struct {
+	id       string
+	key      string
+	metadata message.Metadata
+	payload  []byte
+	position int64
+}
+
+func newRecord(m *message.Message) record {
+	r := record{id: m.UUID, key: driver.Key(m), payload: bytes.Clone(m.Payload)}
+	if len(m.Metadata) > 0 {
+		r.metadata = maps.Clone(m.Metadata)
+	}
+	return r
+}
+
+func (r *record) message() *message.Message {
+	metadata := maps.Clone(r.metadata)
+	if metadata == nil {
+		metadata = message.Metadata{}
+	}
+	return &message.Message{UUID: r.id, Metadata: metadata, Payload: bytes.Clone(r.payload)}
+}
+
+type topic struct {
+	broker *Broker
+	name   string
+
+	mu       sync.Mutex
+	room     sync.Cond // a group made room, a context ended, or the topic closed
+	next     int64     // position of the next event
+	kept     []record  // the latest events, for groups to come
+	keptSize int
+	groups   map[string]*group
+	delayed  map[*time.Timer]struct{}
+	warned   bool
+	closed   bool
+}
+
+func newTopic(b *Broker, name string) *topic {
+	t := &topic{broker: b, name: name, next: 1, groups: map[string]*group{}, delayed: map[*time.Timer]struct{}{}}
+	t.room.L = &t.mu
+	return t
+}
+
+// group returns the named group, which begins with the kept events if it is new
+// and start says so.
+func (t *topic) group(name string, start driver.Start) *group {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.groups[name]
+	if g != nil {
+		return g
+	}
+	g = newGroup(t)
+	t.groups[name] = g
+	if start == driver.StartOldest {
+		for _, r := range t.kept {
+			g.add(r)
+		}
+	}
+	return g
+}
+
+func (t *topic) publish(messages []*message.Message) error {
+	if err := t.check(messages); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ctx := messages[0].Context()
+	if t.full() || ctx.Err() != nil || t.closed {
+		if err := t.waitForRoom(ctx); err != nil {
+			return fmt.Errorf("topic %q: event %s was not published: %w", t.name, messages[0].UUID, err)
+		}
+	}
+	for _, m := range messages {
+		due, _ := driver.Due(m) // checked above
+		if wait := time.Until(due); !due.IsZero() && wait > 0 {
+			t.publishLater(newRecord(m), wait)
+		} else {
+			t.append(newRecord(m))
+		}
+	}
+	return nil
+}
+
+// check refuses a batch of which any message can't be taken, before any is.
+func (t *topic) check(messages []*message.Message) error {
+	var errs []error
+	delayed := 0
+	for i, m := range messages {
+		due, err := driver.Due(m)
+		if size, limit := len(m.Payload), t.broker.cfg.MaxPayload; size > limit {
+			err = driver.TooLarge(t.name, m.UUID, size, limit)
+		}
+		if !due.IsZero() {
+			delayed++
+		}
+		if err != nil {
+			if errs == nil {
+				errs = make([]error, len(messages))
+			}
+			errs[i] = err
+		}
+	}
+	if errs == nil {
+		return t.checkDelayed(delayed)
+	}
+	if len(messages) == 1 {
+		return errs[0]
+	}
+	for i := range errs {
+		if errs[i] == nil {
+			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
+		}
+	}
+	return &driver.BatchError{Topic: t.name, Errs: errs}
+}
+
+// checkDelayed bounds the memory of events that are due later; waiting for them
+// to become due would block for as long.
+func (t *topic) checkDelayed(more int) error {
+	if more == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if limit := t.broker.cfg.Buffer; len(t.delayed)+more > limit {
+		return fmt.Errorf("topic %q: %d events are waiting for their due time, the buffer holds %d", t.name, len(t.delayed), limit)
+	}
+	return nil
+}
+
+func (t *topic) full() bool {
+	for _, g := range t.groups {
+		if g.outstanding >= t.broker.cfg.Buffer || g.bytes >= t.broker.cfg.BufferBytes {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *topic) waitForRoom(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.room.Broadcast()
+	})
+	defer stop()
+	for {
+		switch {
+		case t.closed:
+			return driver.ErrClosed
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !t.full():
+			return nil
+		}
+		t.room.Wait()
+	}
+}
+
+func (t *topic) append(r record) {
+	r.position = t.next
+	t.next++
+	t.keep(r)
+	for _, g := range t.groups {
+		g.add(r)
+	}
+}
+
+// keep remembers r for groups to come, within the bounds of the buffer.
+func (t *topic) keep(r record) {
+	t.kept = append(t.kept, r)
+	t.keptSize += len(r.payload)
+	for len(t.kept) > t.broker.cfg.Buffer || t.keptSize > t.broker.cfg.BufferBytes && len(t.kept) > 1 {
+		t.keptSize -= len(t.kept[0].payload)
+		t.kept[0] = record{}
+		t.kept = t.kept[1:]
+		if len(t.groups) == 0 && !t.warned {
+			t.warned = true
+			driver.Options{Logger: t.broker.cfg.Logger}.Log().Warn("membus: a topic without any group is over its buffer, the oldest events are let go", "topic", t.name, "buffer", t.broker.cfg.Buffer)
+		}
+	}
+}
+
+func (t *topic) publishLater(r record, wait time.Duration) {
+	t.later(wait, func() { t.append(r) })
+}
+
+// later calls f with t locked, unless t is closed before.
+func (t *topic) later(wait time.Duration, f func()) {
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.delayed, timer)
+		if !t.closed {
+			f()
+		}
+	})
+	t.delayed[timer] = struct{}{}
+}
+
+func (t *topic) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for timer := range t.delayed {
+		timer.Stop()
+	}
+	for _, g := range t.groups {
+		g.close()
+	}
+	for _, g := range t.groups {
+		g.close()
+	}
+	t.room.Broadcast()
+}

@@ -1,0 +1,89 @@
+package eventbus
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// RetryPolicy says what happens to an event whose handler fails: some tries in
+// place, then delayed redeliveries with the same tries each, then the
+// dead-letter topic. The zero value is the default policy.
+type RetryPolicy struct {
+	// Tries is how often the handler is called per delivery, without giving the
+	// event back. Keep it small: the key, and one of the handler's slots, wait
+	// meanwhile. Defaults to 3.
+	Tries int
+
+	// Backoff is the pause before the second try; it doubles from try to try up
+	// to a second and is shortened at random by up to half. Defaults to 50 ms.
+	Backoff time.Duration
+
+	// Delays are the pauses before each redelivery; empty but not nil means no
+	// redelivery. Defaults to 1 s, 5 s, 30 s, 2 min, 10 min, and to none on a
+	// broker that has no due times unless KeepOrder is set.
+	Delays []time.Duration
+
+	// KeepOrder makes later events of the same key wait for a redelivery.
+	// Without it they overtake.
+	KeepOrder bool
+}
+
+const maxBackoff = time.Second
+
+var defaultDelays = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute}
+
+func (p RetryPolicy) withDefaults(brokerDelays bool) RetryPolicy {
+	if p.Tries == 0 {
+		p.Tries = 3
+	}
+	if p.Backoff == 0 {
+		p.Backoff = 50 * time.Millisecond
+	}
+	if p.Delays == nil && (brokerDelays || p.KeepOrder) {
+		p.Delays = defaultDelays
+	}
+	return p
+}
+
+func (p RetryPolicy) validate() error {
+	var errs []error
+	if p.Tries < 0 {
+		errs = append(errs, fmt.Errorf("retry policy: Tries must be at least 1, got %d", p.Tries))
+	}
+	if p.Backoff < 0 {
+		errs = append(errs, fmt.Errorf("retry policy: Backoff must not be negative, got %v", p.Backoff))
+	}
+	for i, d := range p.Delays {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("retry policy: Delays[%d] must be positive, got %v", i, d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// backoff is the pause after the given try, the first being 1.
+func (p RetryPolicy) backoff(try int) time.Duration {
+	d := p.Backoff
+	for range try - 1 {
+		if d *= 2; d >= maxBackoff {
+			break
+		}
+	}
+	d = min(d, max(maxBackoff, p.Backoff))
+	return d - rand.N(d/2+1)
+}
+
+// delay returns the pause before the delivery that follows the given one, or
+// false when the policy has no more.
+func (p RetryPolicy) delay(attempt int, err error) (time.Duration, bool) {
+	if attempt > len(p.Delays) {
+		return 0, false
+	}
+	d := p.Delays[attempt-1]
+	if asked, ok := retryAfter(err); ok {
+		d = max(d, asked)
+	}
+	return d, true
+}
