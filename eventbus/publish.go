@@ -91,6 +91,9 @@ func (t Topic[T]) PublishAll(ctx context.Context, to message.Publisher, data []T
 	if len(data) == 0 {
 		return nil
 	}
+	if len(opts) > 0 && collect(opts).id != "" && len(data) > 1 {
+		return Permanent(fmt.Errorf("eventbus: publish to topic %q: WithID would give %d events one id", t.name, len(data)))
+	}
 	messages := make([]*message.Message, len(data))
 	for i, v := range data {
 		m, err := t.Message(ctx, to, v, opts...)

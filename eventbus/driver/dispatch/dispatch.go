@@ -77,21 +77,18 @@ func (d *Dispatcher[R]) Work(ctx context.Context, workers int, handle func(*Item
 // records of a batch have different keys, or none, so that the handler may
 // settle them in any combination.
 func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handle func([]*Item[R])) {
-	stopped := false
-	cancel := context.AfterFunc(ctx, func() {
+	defer context.AfterFunc(ctx, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		stopped = true
 		d.work.Broadcast()
-	})
-	defer cancel()
+	})()
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			batch := make([]*Item[R], 0, max)
 			entries := make([]*entry[R], 0, max)
 			for {
-				if entries = d.next(entries, max, &stopped); len(entries) == 0 {
+				if entries = d.next(ctx, entries, max); len(entries) == 0 {
 					return
 				}
 				batch = batch[:0]
@@ -106,8 +103,8 @@ func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handl
 }
 
 // next settles what the worker has just handled and takes up to max further
-// entries, waiting for the first. It returns none when stopped.
-func (d *Dispatcher[R]) next(entries []*entry[R], max int, stopped *bool) []*entry[R] {
+// entries, waiting for the first. It returns none when ctx has ended.
+func (d *Dispatcher[R]) next(ctx context.Context, entries []*entry[R], max int) []*entry[R] {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.settle(entries) && d.cfg.Progress != nil {
@@ -115,14 +112,16 @@ func (d *Dispatcher[R]) next(entries []*entry[R], max int, stopped *bool) []*ent
 		d.cfg.Progress()
 		d.mu.Lock()
 	}
-	for d.ready.empty() && !*stopped {
+	for d.ready.empty() && ctx.Err() == nil {
 		d.waiting++
 		d.work.Wait()
 		d.waiting--
 	}
 	entries = entries[:0]
-	for !*stopped && len(entries) < max && !d.ready.empty() {
-		entries = append(entries, d.take())
+	if ctx.Err() == nil {
+		for len(entries) < max && !d.ready.empty() {
+			entries = append(entries, d.take())
+		}
 	}
 	if !d.ready.empty() && d.waiting > 0 {
 		d.work.Signal()

@@ -89,17 +89,18 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	addLane()
 
 	take := func(max int) {
-		stopped := false
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
 		var got []*entry[*modelRecord]
 		done := make(chan struct{})
-		go func() { got = d.next(nil, max, &stopped); close(done) }()
+		go func() { got = d.next(ctx, nil, max); close(done) }()
 		synctest.Wait()
 		select {
 		case <-done:
 		default: // nothing is ready
 			require.Empty(t, m.ready())
+			stop()
 			d.mu.Lock()
-			stopped = true
 			d.work.Broadcast()
 			d.mu.Unlock()
 			<-done
