@@ -198,9 +198,12 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return out, nil
 }
 
-// handOut gives d's message to whoever reads out and waits for the verdict.
+// handOut gives d's message to whoever reads out and waits for the verdict. The
+// message's context ends with it, as Watermill wants.
 func handOut(ctx context.Context, out chan<- *message.Message, d *driver.Delivery) driver.Result {
 	again := driver.Result{Redeliver: true, Hold: true}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	m := message.NewMessageWithContext(ctx, d.Message.UUID, d.Message.Payload)
 	m.Metadata = d.Message.Metadata
 	select {
