@@ -1,6 +1,7 @@
 package eventbus
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,13 +11,14 @@ import (
 )
 
 // Codec turns payloads into bytes and back. Implementations must be safe for
-// concurrent use and must not keep or return memory that the caller may change.
+// concurrent use.
 type Codec interface {
 	// ContentType is written to the event's datacontenttype attribute.
 	ContentType() string
 	// Marshal encodes v, the payload.
 	Marshal(v any) ([]byte, error)
-	// Unmarshal decodes data into v, a non-nil pointer to the payload.
+	// Unmarshal decodes data into v, a non-nil pointer to the payload. It must
+	// neither change data nor let the payload refer to it.
 	Unmarshal(data []byte, v any) error
 }
 
@@ -83,6 +85,6 @@ func (bytesCodec) Unmarshal(data []byte, v any) error {
 	if !ok {
 		return fmt.Errorf("bytes: %T is not *[]byte", v)
 	}
-	*b = data
+	*b = bytes.Clone(data)
 	return nil
 }

@@ -79,20 +79,21 @@ func (d DeadLetter) Redrive(ctx context.Context, to message.Publisher) error {
 	return to.Publish(d.Topic, m)
 }
 
-// deadLetter builds the message for the dead-letter topic.
-func deadLetter(m *message.Message, payload []byte, at Delivery, attempts int, cause error) *message.Message {
-	d := &message.Message{UUID: m.UUID, Metadata: maps.Clone(m.Metadata), Payload: payload}
-	d.Metadata[MetadataDeadTopic] = at.Topic
-	d.Metadata[MetadataDeadGroup] = at.Group
-	d.Metadata[MetadataDeadCause] = truncate(cause.Error(), maxDeadCause)
-	d.Metadata[MetadataDeadAttempts] = strconv.Itoa(attempts)
-	d.Metadata[MetadataDeadTime] = time.Now().UTC().Format(time.RFC3339Nano)
+// markDead makes m, a copy of an event, a dead letter.
+func markDead(m *message.Message, at Delivery, attempts int, cause error) {
+	if m.Metadata == nil {
+		m.Metadata = message.Metadata{}
+	}
+	m.Metadata[MetadataDeadTopic] = at.Topic
+	m.Metadata[MetadataDeadGroup] = at.Group
+	m.Metadata[MetadataDeadCause] = truncate(cause.Error(), maxDeadCause)
+	m.Metadata[MetadataDeadAttempts] = strconv.Itoa(attempts)
+	m.Metadata[MetadataDeadTime] = time.Now().UTC().Format(time.RFC3339Nano)
 	var p *PanicError
 	if errors.As(cause, &p) {
-		d.Metadata[MetadataDeadStack] = truncate(string(p.Stack), maxDeadStack)
+		m.Metadata[MetadataDeadStack] = truncate(string(p.Stack), maxDeadStack)
 	}
-	delete(d.Metadata, MetadataRedriveGroup)
-	return d
+	delete(m.Metadata, MetadataRedriveGroup)
 }
 
 func truncate(s string, limit int) string {

@@ -93,11 +93,15 @@ func ReadAttributes(m *message.Message) (Attributes, error) {
 	return a, nil
 }
 
+func isStructured(m *message.Message) bool {
+	mediaType, _, _ := strings.Cut(m.Metadata[MetadataContentType], ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "application/cloudevents+json")
+}
+
 // unwrapStructured turns an event in structured content mode, as foreign
 // producers may send it, into binary mode. Other messages stay as they are.
 func unwrapStructured(m *message.Message) error {
-	mediaType, _, _ := strings.Cut(m.Metadata[MetadataContentType], ";")
-	if !strings.EqualFold(strings.TrimSpace(mediaType), "application/cloudevents+json") {
+	if !isStructured(m) {
 		return nil
 	}
 	var fields map[string]json.RawMessage

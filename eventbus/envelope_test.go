@@ -230,6 +230,47 @@ func TestRedrivenDeadLetterReachesOnlyTheGroupThatFailed(t *testing.T) {
 	})
 }
 
+func TestDeadLetterOfAStructuredEventHoldsItsOriginalBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventbustest.New(t)
+		svc := eventbus.NewService("billing", h.Bus())
+		svc.Handle("orders.placed", func(m *message.Message) error {
+			copy(m.Payload, "scribble")
+			m.Metadata["scribble"] = "yes"
+			return eventbus.Permanent(errors.New("bad order"))
+		})
+		h.Start(svc)
+		const structured = `{"specversion":"1.0","id":"e","source":"/s","type":"t","data":{"OrderID":"o-1"}}`
+		m := message.NewMessage("u", []byte(structured))
+		m.Metadata["content-type"] = "application/cloudevents+json"
+		require.NoError(t, h.Bus().Publish("orders.placed", m))
+		h.AwaitIdle()
+		dead := h.DeadLetters()[0].Message
+		require.Equal(t, structured, string(dead.Payload))
+		require.Equal(t, message.Metadata{"content-type": "application/cloudevents+json"}, dead.Metadata)
+	})
+}
+
+func TestEachTryBeginsWithTheSamePayload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventbustest.New(t)
+		var seen []string
+		svc := eventbus.NewService("billing", h.Bus())
+		svc.Handle("orders.placed", func(m *message.Message) error {
+			seen = append(seen, string(m.Payload))
+			copy(m.Payload, "scribble")
+			if len(seen) < 3 {
+				return errors.New("fails")
+			}
+			return nil
+		})
+		h.Start(svc)
+		require.NoError(t, h.Bus().Publish("orders.placed", message.NewMessage("u", []byte("original"))))
+		h.AwaitIdle()
+		require.Equal(t, []string{"original", "original", "original"}, seen)
+	})
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"OrderID":"o"}`), "application/json")
 	f.Add([]byte(`{"specversion":"1.0","id":"e","data":{"OrderID":"o"}}`), "application/cloudevents+json")

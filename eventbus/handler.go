@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -93,54 +94,84 @@ func (h *handler) subscription() driver.Subscription {
 // redeliver gives an event back, to be had again at once.
 var redeliver = driver.Result{Redeliver: true, Hold: true}
 
+// incoming is a delivery with what its tries and a dead letter start from.
+type incoming struct {
+	*driver.Delivery
+	values   context.Context  // what the subscriber put into the message's context
+	payload  []byte           // what each try begins with
+	arrived  []byte           // payload and metadata as they came, for the dead letter
+	metadata message.Metadata // the message's own unless unwrapping has changed that
+	first    handling         // context of the first try, mostly the only one
+}
+
+// receive prepares a delivery for its handler. Errors are permanent.
+func receive(d *driver.Delivery) (*incoming, error) {
+	m := d.Message
+	if eventID(m) == "" {
+		m.UUID = d.Topic + "/" + d.Position.String()
+	}
+	in := &incoming{Delivery: d, values: m.Context(), arrived: m.Payload, metadata: m.Metadata}
+	if isStructured(m) {
+		in.metadata = maps.Clone(m.Metadata)
+		if err := unwrapStructured(m); err != nil {
+			return in, Permanent(fmt.Errorf("topic %q: %w", d.Topic, err))
+		}
+	}
+	in.payload = m.Payload
+	return in, nil
+}
+
 // deliver is the failure path: tries in place, delayed redelivery, dead letter.
 func (h *handler) deliver(d *driver.Delivery) driver.Result {
 	h.running.Add(1)
 	defer h.running.Add(-1)
-	m := d.Message
-	if to := m.Metadata[MetadataRedriveGroup]; to != "" && to != h.group {
+	if to := d.Message.Metadata[MetadataRedriveGroup]; to != "" && to != h.group {
 		return driver.Result{}
 	}
-	if m.UUID == "" && m.Metadata[MetadataID] == "" {
-		m.UUID = d.Topic + "/" + d.Position.String()
-	}
-	payload, values := m.Payload, m.Context()
+	in, err := receive(d)
 	for try := 1; ; try++ {
-		err := h.try(d, values)
+		if err == nil {
+			err = h.try(in, try)
+		}
 		if err == nil {
 			return driver.Result{}
 		}
-		if h.hard.Err() != nil {
-			return redeliver
+		if res, done := h.fail(in, try, err); done {
+			return res
 		}
-		policy, log := h.cfg.retry, h.log.With("event_id", eventID(m), "attempt", d.Attempt, "error", err)
-		_, later := retryAfter(err)
-		switch {
-		case IsPermanent(err):
-			return h.bury(d, payload, try, err, log)
-		case try < policy.Tries && !later:
-			if !h.pause(policy.backoff(try)) {
-				return redeliver
-			}
-			continue
-		}
-		if delay, ok := policy.delay(d.Attempt, err); ok {
-			log.Warn("eventbus: handler failed, the event will be delivered again", "delay", delay)
-			return driver.Result{Redeliver: true, Delay: delay, Hold: policy.KeepOrder}
-		}
-		return h.bury(d, payload, try, err, log)
+		err = nil
 	}
 }
 
-// try calls the handler once, in a context of its own.
-func (h *handler) try(d *driver.Delivery, values context.Context) (err error) {
-	c := &handling{
-		parent:   h.hard,
-		values:   values,
-		service:  h.service.name,
-		delivery: Delivery{Topic: d.Topic, Group: h.group, Attempt: d.Attempt},
-		message:  d.Message,
+// fail decides what follows a failed try. Not done means another try, in place.
+func (h *handler) fail(in *incoming, try int, err error) (res driver.Result, done bool) {
+	if h.hard.Err() != nil {
+		return redeliver, true
 	}
+	policy, log := h.cfg.retry, h.log.With("event_id", eventID(in.Message), "attempt", in.Attempt, "error", err)
+	_, later := retryAfter(err)
+	switch {
+	case IsPermanent(err):
+		return h.bury(in, try, err, log), true
+	case try < policy.Tries && !later:
+		return redeliver, !h.pause(policy.backoff(try))
+	}
+	if delay, ok := policy.delay(in.Attempt, err); ok {
+		log.Warn("eventbus: handler failed, the event will be delivered again", "delay", delay)
+		return driver.Result{Redeliver: true, Delay: delay, Hold: policy.KeepOrder}, true
+	}
+	return h.bury(in, try, err, log), true
+}
+
+// try calls the handler once, in a context of its own.
+func (h *handler) try(in *incoming, try int) (err error) {
+	m, c := in.Message, &in.first
+	if try > 1 {
+		c = new(handling)
+	}
+	m.Payload = in.payload
+	c.parent, c.values, c.service, c.message = h.hard, in.values, h.service.name, m
+	c.delivery = Delivery{Topic: in.Topic, Group: h.group, Attempt: in.Attempt}
 	if h.cfg.timeout > 0 {
 		c.deadline = time.Now().Add(h.cfg.timeout)
 	}
@@ -150,11 +181,8 @@ func (h *handler) try(d *driver.Delivery, values context.Context) (err error) {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	if err := unwrapStructured(d.Message); err != nil {
-		return Permanent(err)
-	}
-	d.Message.SetContext(c)
-	produced, err := h.chain(d.Message)
+	m.SetContext(c)
+	produced, err := h.chain(m)
 	if err == nil && len(produced) > 0 {
 		err = Permanent(fmt.Errorf("a middleware of %s returned %d messages to publish; publish them in the handler instead", h, len(produced)))
 	}
@@ -175,9 +203,10 @@ func (h *handler) pause(d time.Duration) bool {
 
 // bury publishes a dead letter. If that fails the event is kept, and its key
 // waits: dropping it or overtaking it would both be worse.
-func (h *handler) bury(d *driver.Delivery, payload []byte, try int, cause error, log *slog.Logger) driver.Result {
-	attempts := (d.Attempt-1)*h.cfg.retry.Tries + try
-	m := deadLetter(d.Message, payload, Delivery{Topic: d.Topic, Group: h.group}, attempts, cause)
+func (h *handler) bury(in *incoming, try int, cause error, log *slog.Logger) driver.Result {
+	attempts := (in.Attempt-1)*h.cfg.retry.Tries + try
+	m := &message.Message{UUID: in.Message.UUID, Metadata: maps.Clone(in.metadata), Payload: in.arrived}
+	markDead(m, Delivery{Topic: in.Topic, Group: h.group}, attempts, cause)
 	m.SetContext(h.hard)
 	if err := h.service.bus.Publish(h.service.cfg.deadLetters, m); err != nil {
 		log.Error("eventbus: dead letter could not be published, the event is kept and tried again", "dead_letter_topic", h.service.cfg.deadLetters, "publish_error", err)

@@ -4,18 +4,34 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 )
 
-// NewID returns a fresh UUIDv7 (RFC 9562), the form of ids of events that
-// nobody caused.
+// lastV7 is the timestamp of the latest NewID: milliseconds in the upper 52
+// bits, 4096ths of a millisecond in the lower 12.
+var lastV7 atomic.Int64
+
+// NewID returns a fresh UUIDv7 (RFC 9562, method 3: the sub-millisecond
+// fraction stands in rand_a), the form of ids of events that nobody caused. Ids
+// made by one process rise strictly. It is safe for concurrent use.
 func NewID() string {
-	id, err := uuid.NewV7()
-	if err != nil {
-		panic("eventbus: the system has no randomness: " + err.Error()) // as crypto/rand does
+	now := time.Now()
+	stamp := now.UnixMilli()<<12 | int64(now.Nanosecond()%1e6)*4096/1e6
+	for {
+		last := lastV7.Load()
+		stamp = max(stamp, last+1)
+		if lastV7.CompareAndSwap(last, stamp) {
+			break
+		}
 	}
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], uint64(stamp)>>12<<16|0x7000|uint64(stamp)&0x0fff)
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64()&(1<<62-1)|1<<63)
 	return formatID(id)
 }
 

@@ -1,6 +1,7 @@
 package eventbus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -146,10 +147,10 @@ func Subscribe[T any](s *Service, topic Topic[T], h func(context.Context, Event[
 		return
 	}
 	if h == nil {
-		s.Handle(topic.name, nil, opts...)
+		s.handle(topic.name, nil, opts...)
 		return
 	}
-	s.Handle(topic.name, func(m *message.Message) error {
+	s.handle(topic.name, func(m *message.Message) error {
 		e, err := topic.Decode(m)
 		if err != nil {
 			return err
@@ -158,9 +159,20 @@ func Subscribe[T any](s *Service, topic Topic[T], h func(context.Context, Event[
 	}, opts...)
 }
 
-// Handle is Subscribe for untyped messages. The message's context is the
-// handler's, to publish with; its Ack and Nack have no effect.
+// Handle is Subscribe for untyped messages. The message belongs to h; its
+// context is the handler's, to publish with; its Ack and Nack have no effect.
 func (s *Service) Handle(topic string, h message.NoPublishHandlerFunc, opts ...HandlerOption) {
+	if h == nil {
+		s.handle(topic, nil, opts...)
+		return
+	}
+	s.handle(topic, func(m *message.Message) error {
+		m.Payload = bytes.Clone(m.Payload)
+		return h(m)
+	}, opts...)
+}
+
+func (s *Service) handle(topic string, h message.NoPublishHandlerFunc, opts ...HandlerOption) {
 	c := s.cfg.defaults
 	for _, opt := range opts {
 		opt(&c)

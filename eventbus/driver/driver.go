@@ -91,8 +91,9 @@ const (
 
 // Delivery is one event on its way to a handler.
 type Delivery struct {
-	// Message belongs to the handler, which may change its metadata and payload.
-	// Its Ack and Nack mean nothing here: the Result decides.
+	// Message belongs to the handler, which may change its fields and metadata.
+	// The bytes of its payload may be shared and must not be changed. Its Ack and
+	// Nack mean nothing here: the Result decides.
 	Message *message.Message
 
 	// Topic the event was published to.

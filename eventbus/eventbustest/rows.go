@@ -4,7 +4,7 @@ package eventbustest
 var rows = []row{
 	{"round_trip", "payload, metadata and id arrive as they were published, whatever bytes they hold", roundTrip},
 	{"publisher_keeps_nothing", "the publisher may reuse a message's memory once Publish returned", publisherKeepsNothing},
-	{"handler_owns_message", "what a handler does to its message is not seen by other groups or redeliveries", handlerOwnsMessage},
+	{"handler_owns_message", "what a handler does to its message's fields is not seen by other groups or redeliveries", handlerOwnsMessage},
 	{"publish_many", "every event of concurrent publishers arrives once when nothing fails", publishMany},
 	{"publish_batch", "the events of one Publish arrive, in order where they share a key", publishBatch},
 

@@ -68,7 +68,7 @@ func publisherKeepsNothing(s *suite) {
 func handlerOwnsMessage(s *suite) {
 	b := s.open()
 	scribble := func(d *driver.Delivery) driver.Result {
-		copy(d.Message.Payload, "scribble")
+		d.Message.Payload = []byte("scribble")
 		d.Message.Metadata["m"] = "scribble"
 		return driver.Result{Redeliver: d.Attempt == 1}
 	}

@@ -3,6 +3,10 @@ package membus
 import (
 	"context"
 	"fmt"
+	"maps"
+	"sync/atomic"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
@@ -12,21 +16,21 @@ import (
 // share the dispatcher.
 type group struct {
 	topic       *topic
-	dispatcher  *dispatch.Dispatcher[record]
-	lane        *dispatch.Lane[record]
-	added       int64 // lane positions: redelivered events come back at the end
-	outstanding int   // under topic.mu, delayed redeliveries included
-	bytes       int
+	dispatcher  *dispatch.Dispatcher[*record]
+	lane        *dispatch.Lane[*record]
+	added       int64        // lane positions, under topic.mu: redelivered events come back at the end
+	outstanding atomic.Int64 // events added and not acknowledged, delayed redeliveries included
+	bytes       atomic.Int64 // and their payloads
 }
 
 func newGroup(t *topic) *group {
-	d := dispatch.New[record](dispatch.Config{})
+	d := dispatch.New[*record](dispatch.Config{})
 	return &group{topic: t, dispatcher: d, lane: d.Lane()}
 }
 
-func (g *group) add(r record) {
-	g.outstanding++
-	g.bytes += len(r.payload)
+func (g *group) add(r *record) {
+	g.outstanding.Add(1)
+	g.bytes.Add(int64(len(r.payload)))
 	g.enqueue(r, 1)
 }
 
@@ -37,31 +41,28 @@ func (g *group) close() {
 	_ = g.lane.Revoke(ctx) // reports only that handlers still run
 }
 
-func (g *group) enqueue(r record, attempt int) {
+func (g *group) enqueue(r *record, attempt int) {
 	g.added++
 	_ = g.lane.Add(context.Background(), r.key, g.added, attempt, r) // fails only once the broker is closed
 }
 
 // settle is called by the worker that handled it.
-func (g *group) settle(it *dispatch.Item[record], res driver.Result) {
+func (g *group) settle(it *dispatch.Item[*record], res driver.Result) {
 	if res.Redeliver && (res.Hold || res.Delay <= 0) {
 		it.Retry(res.Delay)
 		return
 	}
 	t := g.topic
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if res.Redeliver {
-		r, attempt := it.Record, it.Attempt+1
-		t.later(res.Delay, func() { g.enqueue(r, attempt) })
+	if !res.Redeliver {
+		g.outstanding.Add(-1)
+		g.bytes.Add(-int64(len(it.Record.payload)))
+		t.madeRoom()
 		return
 	}
-	full := t.full()
-	g.outstanding--
-	g.bytes -= len(it.Record.payload)
-	if full {
-		t.room.Broadcast()
-	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, attempt := it.Record, it.Attempt+1
+	t.later(res.Delay, func() { g.enqueue(r, attempt) })
 }
 
 type consumer struct {
@@ -82,12 +83,22 @@ func (c *consumer) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *consumer) deliver(it *dispatch.Item[record]) {
-	c.group.settle(it, c.sub.Handle(&driver.Delivery{
-		Message:  it.Record.message(),
-		Topic:    c.sub.Topic,
-		Key:      it.Record.key,
-		Position: driver.Position{Offset: it.Record.position},
-		Attempt:  it.Attempt,
-	}))
+// outgoing is a delivery and its message in one allocation.
+type outgoing struct {
+	driver.Delivery
+	message message.Message
+}
+
+func (c *consumer) deliver(it *dispatch.Item[*record]) {
+	r := it.Record
+	metadata := maps.Clone(r.metadata)
+	if metadata == nil {
+		metadata = message.Metadata{}
+	}
+	o := &outgoing{
+		Delivery: driver.Delivery{Topic: c.sub.Topic, Key: r.key, Position: driver.Position{Offset: r.position}, Attempt: it.Attempt},
+		message:  message.Message{UUID: r.id, Metadata: metadata, Payload: r.payload},
+	}
+	o.Message = &o.message
+	c.group.settle(it, c.sub.Handle(&o.Delivery))
 }

@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/eventbus/internal/ring"
 )
 
-// record is an event at rest. It shares nothing with messages that came in or
-// go out.
+// record is an event at rest. It is immutable and shared by all groups.
 type record struct {
 	id       string
 	key      string
@@ -23,39 +24,33 @@ type record struct {
 	position int64
 }
 
-func newRecord(m *message.Message) record {
-	r := record{id: m.UUID, key: driver.Key(m), payload: bytes.Clone(m.Payload)}
+func newRecord(m *message.Message) *record {
+	r := &record{id: m.UUID, key: driver.Key(m), payload: bytes.Clone(m.Payload)}
 	if len(m.Metadata) > 0 {
 		r.metadata = maps.Clone(m.Metadata)
 	}
 	return r
 }
 
-func (r *record) message() *message.Message {
-	metadata := maps.Clone(r.metadata)
-	if metadata == nil {
-		metadata = message.Metadata{}
-	}
-	return &message.Message{UUID: r.id, Metadata: metadata, Payload: bytes.Clone(r.payload)}
-}
-
 type topic struct {
-	broker *Broker
-	name   string
+	broker  *Broker
+	name    string
+	blocked atomic.Int32 // publishers waiting for room
 
-	mu       sync.Mutex
-	room     sync.Cond // a group made room, a context ended, or the topic closed
-	next     int64     // position of the next event
-	kept     []record  // the latest events, for groups to come
-	keptSize int
-	groups   map[string]*group
-	delayed  map[*time.Timer]struct{}
-	warned   bool
-	closed   bool
+	mu      sync.Mutex
+	room    sync.Cond          // a group made room, a context ended, or the topic closed
+	next    int64              // position of the next event
+	kept    ring.Ring[*record] // the latest events, for groups to come
+	keptSum int                // and their payloads, in bytes
+	names   map[string]*group
+	groups  []*group // those of names, for the hot path
+	delayed map[*time.Timer]struct{}
+	warned  bool
+	closed  bool
 }
 
 func newTopic(b *Broker, name string) *topic {
-	t := &topic{broker: b, name: name, next: 1, groups: map[string]*group{}, delayed: map[*time.Timer]struct{}{}}
+	t := &topic{broker: b, name: name, next: 1, names: map[string]*group{}, delayed: map[*time.Timer]struct{}{}}
 	t.room.L = &t.mu
 	return t
 }
@@ -65,15 +60,15 @@ func newTopic(b *Broker, name string) *topic {
 func (t *topic) group(name string, start driver.Start) *group {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	g := t.groups[name]
+	g := t.names[name]
 	if g != nil {
 		return g
 	}
 	g = newGroup(t)
-	t.groups[name] = g
+	t.names[name], t.groups = g, append(t.groups, g)
 	if start == driver.StartOldest {
-		for _, r := range t.kept {
-			g.add(r)
+		for i := range t.kept.Len() {
+			g.add(t.kept.At(i))
 		}
 	}
 	return g
@@ -86,7 +81,7 @@ func (t *topic) publish(messages []*message.Message) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ctx := messages[0].Context()
-	if t.full() || ctx.Err() != nil || t.closed {
+	if t.closed || ctx.Err() != nil || t.full() {
 		if err := t.waitForRoom(ctx); err != nil {
 			return fmt.Errorf("topic %q: event %s was not published: %w", t.name, messages[0].UUID, err)
 		}
@@ -151,7 +146,7 @@ func (t *topic) checkDelayed(more int) error {
 
 func (t *topic) full() bool {
 	for _, g := range t.groups {
-		if g.outstanding >= t.broker.cfg.Buffer || g.bytes >= t.broker.cfg.BufferBytes {
+		if g.outstanding.Load() >= int64(t.broker.cfg.Buffer) || g.bytes.Load() >= int64(t.broker.cfg.BufferBytes) {
 			return true
 		}
 	}
@@ -165,6 +160,8 @@ func (t *topic) waitForRoom(ctx context.Context) error {
 		t.room.Broadcast()
 	})
 	defer stop()
+	t.blocked.Add(1) // before looking: whoever makes room looks the other way round
+	defer t.blocked.Add(-1)
 	for {
 		switch {
 		case t.closed:
@@ -178,7 +175,17 @@ func (t *topic) waitForRoom(ctx context.Context) error {
 	}
 }
 
-func (t *topic) append(r record) {
+// madeRoom is called after a group's outstanding events went down.
+func (t *topic) madeRoom() {
+	if t.blocked.Load() == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.room.Broadcast()
+}
+
+func (t *topic) append(r *record) {
 	r.position = t.next
 	t.next++
 	t.keep(r)
@@ -188,13 +195,11 @@ func (t *topic) append(r record) {
 }
 
 // keep remembers r for groups to come, within the bounds of the buffer.
-func (t *topic) keep(r record) {
-	t.kept = append(t.kept, r)
-	t.keptSize += len(r.payload)
-	for len(t.kept) > t.broker.cfg.Buffer || t.keptSize > t.broker.cfg.BufferBytes && len(t.kept) > 1 {
-		t.keptSize -= len(t.kept[0].payload)
-		t.kept[0] = record{}
-		t.kept = t.kept[1:]
+func (t *topic) keep(r *record) {
+	t.kept.Push(r)
+	t.keptSum += len(r.payload)
+	for t.kept.Len() > t.broker.cfg.Buffer || t.keptSum > t.broker.cfg.BufferBytes && t.kept.Len() > 1 {
+		t.keptSum -= len(t.kept.Pop().payload)
 		if len(t.groups) == 0 && !t.warned {
 			t.warned = true
 			driver.Options{Logger: t.broker.cfg.Logger}.Log().Warn("membus: a topic without any group is over its buffer, the oldest events are let go", "topic", t.name, "buffer", t.broker.cfg.Buffer)
@@ -202,7 +207,7 @@ func (t *topic) keep(r record) {
 	}
 }
 
-func (t *topic) publishLater(r record, wait time.Duration) {
+func (t *topic) publishLater(r *record, wait time.Duration) {
 	t.later(wait, func() { t.append(r) })
 }
 

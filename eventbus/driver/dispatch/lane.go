@@ -1,13 +1,17 @@
 package dispatch
 
-import "context"
+import (
+	"context"
+
+	"github.com/millrace-go/millrace/eventbus/internal/ring"
+)
 
 // Lane is one ordered stream of records, such as a partition. Its methods are
 // safe for concurrent use, but records must be added in order, so by one
 // goroutine at a time.
 type Lane[R any] struct {
 	d         *Dispatcher[R]
-	order     fifo[R]              // added and above the watermark
+	order     ring.Ring[*entry[R]] // added and above the watermark
 	keys      map[string]*entry[R] // the last record of each key that has any
 	running   int
 	watermark int64
@@ -40,7 +44,7 @@ func (l *Lane[R]) Add(ctx context.Context, key string, position int64, attempt i
 	e := d.alloc()
 	e.Item = Item[R]{Key: key, Position: position, Attempt: attempt, Record: record}
 	e.lane = l
-	l.order.push(e)
+	l.order.Push(e)
 	d.held++
 	if key == "" || l.enqueue(e) {
 		d.push(e)
@@ -89,8 +93,8 @@ func (l *Lane[R]) advance() (progress bool) {
 	if l.fenced {
 		return false
 	}
-	for e := l.order.first(); e != nil && e.state == done; e = l.order.first() {
-		l.order.pop()
+	for l.order.Len() > 0 && l.order.At(0).state == done {
+		e := l.order.Pop()
 		l.watermark, l.moved, progress = e.Position, true, true
 		l.d.recycle(e)
 	}
@@ -135,13 +139,14 @@ func (l *Lane[R]) Revoke(ctx context.Context) error {
 
 func (l *Lane[R]) dropIdle() {
 	l.d.ready.without(l)
-	l.order.each(func(e *entry[R]) {
+	for i := range l.order.Len() {
+		e := l.order.At(i)
 		if e.state == running || e.state == done {
-			return
+			continue
 		}
 		if e.timer != nil {
 			e.timer.Stop()
 		}
 		l.d.drop(e)
-	})
+	}
 }

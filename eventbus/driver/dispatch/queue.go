@@ -58,36 +58,3 @@ func (q *queue[R]) without(l *Lane[R]) {
 	}
 	*q = kept
 }
-
-// fifo is a queue in a slice that gives its space back.
-type fifo[R any] struct {
-	items []*entry[R]
-	start int
-}
-
-func (f *fifo[R]) push(e *entry[R]) {
-	if f.start > 32 && f.start*2 > len(f.items) {
-		n := copy(f.items, f.items[f.start:])
-		clear(f.items[n:])
-		f.items, f.start = f.items[:n], 0
-	}
-	f.items = append(f.items, e)
-}
-
-func (f *fifo[R]) first() *entry[R] {
-	if f.start == len(f.items) {
-		return nil
-	}
-	return f.items[f.start]
-}
-
-func (f *fifo[R]) pop() {
-	f.items[f.start] = nil
-	f.start++
-}
-
-func (f *fifo[R]) each(visit func(*entry[R])) {
-	for _, e := range f.items[f.start:] {
-		visit(e)
-	}
-}
