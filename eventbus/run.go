@@ -24,7 +24,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
-	r := newRun(s, ctx)
+	r := newRun(ctx, s)
 	defer r.end()
 	if err := r.subscribe(ctx); err != nil {
 		return err
@@ -56,7 +56,7 @@ type run struct {
 
 // newRun derives contexts that keep ctx's values but end on their own, so that
 // stopping has an order.
-func newRun(s *Service, ctx context.Context) *run {
+func newRun(ctx context.Context, s *Service) *run {
 	r := &run{service: s, failed: make(chan struct{})}
 	base := context.WithoutCancel(ctx)
 	r.intake, r.stopIntake = context.WithCancel(base)

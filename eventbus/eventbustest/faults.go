@@ -138,7 +138,7 @@ func (f *faultyHandler) hash(fault, topic string, p driver.Position, attempt int
 	var seed [8]byte
 	binary.BigEndian.PutUint64(seed[:], f.Seed)
 	h.Write(seed[:])
-	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%d", fault, topic, f.group, p, attempt)
+	_, _ = fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%d", fault, topic, f.group, p, attempt)
 	x := h.Sum64() // FNV leaves the high bits of similar inputs alike; mix them
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

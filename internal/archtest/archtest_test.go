@@ -1,0 +1,159 @@
+// Package archtest holds the directions in which packages may import each other.
+package archtest
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/millrace-go/millrace"
+
+// rule forbids imports. A prefix ends at a path boundary; "..." stands for
+// every import of the module that is not in allowed.
+type rule struct {
+	why     string
+	from    []string // packages, with those below them
+	except  []string
+	allowed []string // within the module; nil: anything not forbidden
+	forbid  []string
+}
+
+var rules = []rule{
+	{
+		why:  "the driver seam knows nothing of the house",
+		from: []string{"eventbus/driver"}, allowed: []string{"eventbus/driver", "eventbus/internal/ring"},
+	},
+	{
+		why:  "a driver needs the seam and nothing internal, so it could move out",
+		from: []string{"eventbus/sqlbus"}, allowed: []string{"eventbus/sqlbus", "eventbus/driver"},
+	},
+	{
+		why:  "the memory broker is part of eventbus and below it",
+		from: []string{"eventbus/membus"}, allowed: []string{"eventbus/membus", "eventbus/driver", "eventbus/internal/ring"},
+	},
+	{
+		why:    "eventbus never imports a broker, nor what stands on it",
+		from:   []string{"eventbus"},
+		except: []string{"eventbus/sqlbus"},
+		forbid: []string{
+			module + "/eventbus/sqlbus", module + "/outbox", module + "/idempotency", module + "/saga", module + "/console",
+			"database/sql", "modernc.org/sqlite", "github.com/IBM/sarama", "github.com/rabbitmq/amqp091-go",
+			"github.com/ThreeDotsLabs/watermill-kafka", "github.com/ThreeDotsLabs/watermill-amqp", "github.com/ThreeDotsLabs/watermill-sql",
+		},
+	},
+	{
+		why:  "outbox and idempotency stand on eventbus and beside each other",
+		from: []string{"outbox"}, allowed: []string{"outbox", "eventbus", "eventbus/driver", "internal"},
+	},
+	{
+		why:  "outbox and idempotency stand on eventbus and beside each other",
+		from: []string{"idempotency"}, allowed: []string{"idempotency", "eventbus", "eventbus/driver", "internal"},
+	},
+	{
+		why:    "a dialect is a value, not a dependency: users bring their database driver",
+		from:   []string{"outbox", "idempotency", "internal"},
+		forbid: []string{"modernc.org/sqlite", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql"},
+	},
+	{
+		why:    "examples paste into another module, so they import nothing internal",
+		from:   []string{"examples"},
+		forbid: []string{module + "/internal", module + "/eventbus/internal"},
+	},
+	{
+		why:    "test helpers never reach a user's binary",
+		from:   []string{""},
+		except: []string{"eventbus/eventbustest"},
+		forbid: []string{module + "/eventbus/eventbustest", "github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
+	},
+	{
+		why:    "the test kit itself needs the standard library only",
+		from:   []string{"eventbus/eventbustest"},
+		forbid: []string{"github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
+	},
+}
+
+func TestImportDirections(t *testing.T) {
+	imports := importsByPackage(t, filepath.Join("..", ".."))
+	require.Contains(t, imports, "eventbus", "the walk found the module")
+	for _, r := range rules {
+		for pkg, paths := range imports {
+			if !below(pkg, r.from) || below(pkg, r.except) {
+				continue
+			}
+			for path, file := range paths {
+				if r.breaks(path) {
+					t.Errorf("%s imports %s\nrule: %s", file, path, r.why)
+				}
+			}
+		}
+	}
+}
+
+func (r rule) breaks(path string) bool {
+	for _, f := range r.forbid {
+		if path == f || strings.HasPrefix(path, f+"/") {
+			return true
+		}
+	}
+	inModule, ok := strings.CutPrefix(path, module+"/")
+	return ok && r.allowed != nil && !below(inModule, r.allowed)
+}
+
+// below reports whether pkg is one of roots or within one.
+func below(pkg string, roots []string) bool {
+	for _, root := range roots {
+		if root == "" || pkg == root || strings.HasPrefix(pkg, root+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// importsByPackage maps a package's folder to what its non-test files import.
+func importsByPackage(t *testing.T, root string) map[string]map[string]string {
+	t.Helper()
+	all := map[string]map[string]string{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() {
+			if path != root && (name == "benchmarks" || name == "testdata" || strings.HasPrefix(name, ".")) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, source, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(folder)
+		if all[pkg] == nil {
+			all[pkg] = map[string]string{}
+		}
+		for _, spec := range file.Imports {
+			all[pkg][strings.Trim(spec.Path.Value, `"`)] = path
+		}
+		return nil
+	}))
+	return all
+}
