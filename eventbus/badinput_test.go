@@ -68,6 +68,26 @@ func TestServiceReportsEveryMistakeAtStart(t *testing.T) {
 	require.ErrorContains(t, eventbus.NewService("billing", nil).Run(t.Context()), "the bus is nil")
 }
 
+func TestServiceRunsOnce(t *testing.T) {
+	bus := openMemory(t)
+	svc := eventbus.NewService("billing", bus)
+	eventbus.Subscribe(svc, ordersPlaced, noop)
+	require.NoError(t, run(t, svc)())
+	require.EqualError(t, svc.Run(t.Context()), `eventbus: service "billing": Run was called twice; make a new Service to run again`)
+}
+
+func TestFailingRunnerEndsTheService(t *testing.T) {
+	bus := openMemory(t)
+	for name, runner := range map[string]eventbus.RunnerFunc{
+		"runner 1 (eventbus.RunnerFunc) ended: disk gone":                                  func(context.Context) error { return errors.New("disk gone") },
+		"runner 1 (eventbus.RunnerFunc) ended: it returned before the service was stopped": func(context.Context) error { return nil },
+	} {
+		svc := eventbus.NewService("billing", bus)
+		svc.Add(runner)
+		require.EqualError(t, svc.Run(t.Context()), `eventbus: service "billing": `+name)
+	}
+}
+
 func TestTopicsAreCheckedWhenDeclared(t *testing.T) {
 	require.PanicsWithValue(t, `eventbus: NewTopic: invalid name: topic "a b": use 1 to 249 letters, digits, '.', '_' or '-'`, func() { eventbus.NewTopic[int]("a b") })
 	_, err := eventbus.ParseTopic[int]("ints", eventbus.KeyBy(func(string) string { return "" }))

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
 // Metadata keys that a dead letter has beside those of the event.
@@ -81,9 +83,6 @@ func (d DeadLetter) Redrive(ctx context.Context, to message.Publisher) error {
 
 // markDead makes m, a copy of an event, a dead letter.
 func markDead(m *message.Message, at Delivery, attempts int, cause error) {
-	if m.Metadata == nil {
-		m.Metadata = message.Metadata{}
-	}
 	m.Metadata[MetadataDeadTopic] = at.Topic
 	m.Metadata[MetadataDeadGroup] = at.Group
 	m.Metadata[MetadataDeadCause] = truncate(cause.Error(), maxDeadCause)
@@ -94,6 +93,7 @@ func markDead(m *message.Message, at Delivery, attempts int, cause error) {
 		m.Metadata[MetadataDeadStack] = truncate(string(p.Stack), maxDeadStack)
 	}
 	delete(m.Metadata, MetadataRedriveGroup)
+	delete(m.Metadata, driver.MetadataDue) // it has been; a broker without due times would refuse it
 }
 
 func truncate(s string, limit int) string {

@@ -107,6 +107,9 @@ type incoming struct {
 // receive prepares a delivery for its handler. Errors are permanent.
 func receive(d *driver.Delivery) (*incoming, error) {
 	m := d.Message
+	if m.Metadata == nil {
+		m.Metadata = message.Metadata{}
+	}
 	if eventID(m) == "" {
 		m.UUID = d.Topic + "/" + d.Position.String()
 	}
@@ -126,7 +129,7 @@ func (h *handler) deliver(d *driver.Delivery) driver.Result {
 	h.running.Add(1)
 	defer h.running.Add(-1)
 	if to := d.Message.Metadata[MetadataRedriveGroup]; to != "" && to != h.group {
-		return driver.Result{}
+		return driver.Result{} // a dead letter sent back to another group
 	}
 	in, err := receive(d)
 	for try := 1; ; try++ {

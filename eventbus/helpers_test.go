@@ -1,6 +1,8 @@
 package eventbus_test
 
 import (
+	"log/slog"
+
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace-go/millrace/eventbus"
@@ -16,3 +18,5 @@ func readDeadLetter(to chan<- eventbus.DeadLetter) message.NoPublishHandlerFunc 
 		return nil
 	}
 }
+
+var discard = slog.New(slog.DiscardHandler)

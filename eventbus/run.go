@@ -24,6 +24,9 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.Validate(); err != nil {
 		return err
 	}
+	if !s.started.CompareAndSwap(false, true) {
+		return fmt.Errorf("eventbus: service %q: Run was called twice; make a new Service to run again", s.name)
+	}
 	r := newRun(ctx, s)
 	defer r.end()
 	if err := r.subscribe(ctx); err != nil {

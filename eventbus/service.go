@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -23,6 +24,7 @@ type Service struct {
 	middleware []message.HandlerMiddleware
 	runners    []Runner
 	errs       []error
+	started    atomic.Bool
 	ready      chan struct{}
 }
 

@@ -3,6 +3,7 @@ package eventbustest_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,7 +17,10 @@ import (
 	"github.com/millrace-go/millrace/eventbus/eventbustest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	goleak.VerifyTestMain(m)
+}
 
 func TestTrialEndsAfterThirtyDays(t *testing.T) {
 	start := time.Now()

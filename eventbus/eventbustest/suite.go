@@ -50,7 +50,7 @@ type row struct {
 
 // patience bounds every wait of the suite; it is long because a wait ends as
 // soon as its condition holds.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // suite is the state of one row.
 type suite struct {
