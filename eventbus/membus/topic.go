@@ -235,8 +235,5 @@ func (t *topic) close() {
 	for _, g := range t.groups {
 		g.close()
 	}
-	for _, g := range t.groups {
-		g.close()
-	}
 	t.room.Broadcast()
 }

@@ -1,0 +1,131 @@
+package sqlbus
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// commitEvery spaces commits of progress: a crash repeats what was done since.
+	commitEvery = 20 * time.Millisecond
+	// commitBackoff is the longest wait after failures to commit.
+	commitBackoff = 2 * time.Second
+)
+
+// commitLoop commits progress until ctx ends.
+func (c *consumer) commitLoop(ctx context.Context) {
+	failures := 0
+	for wait(ctx, c.moved, time.Hour) {
+		err := c.commit(ctx, false)
+		pause := commitEvery
+		if err != nil && ctx.Err() == nil {
+			c.complain("progress could not be stored", err)
+			failures++
+			pause = jitter(min(commitEvery<<min(failures, 10), commitBackoff))
+			poke(c.moved)
+		} else {
+			failures = 0
+		}
+		wait(ctx, nil, pause)
+	}
+}
+
+// commit stores how far each partition is. With release set it takes those
+// whose lanes are withdrawn, and gives them up. Partitions that turn out to be
+// lost are dropped.
+func (c *consumer) commit(ctx context.Context, release bool) error {
+	c.storing.Lock()
+	defer c.storing.Unlock()
+	var advances []advance
+	for _, p := range c.partitions() {
+		if release && !p.withdrawn.Load() {
+			continue
+		}
+		if a, ok := p.advance(release); ok {
+			advances = append(advances, a)
+		}
+	}
+	if len(advances) == 0 {
+		return nil
+	}
+	lost := map[*partition]bool{}
+	err := c.b.writer.do(ctx, 0, func(s *session) error {
+		clear(lost)
+		for _, a := range advances {
+			ours, err := c.store(s, a, release)
+			if err != nil {
+				return err
+			}
+			lost[a.part] = !ours
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.committed(advances, lost, release)
+	if c.hungry.Load() {
+		poke(c.awake)
+	}
+	return nil
+}
+
+// store writes the progress of one partition, unless its token says that it is
+// not ours any more.
+func (c *consumer) store(s *session, a advance, release bool) (ours bool, err error) {
+	query := "UPDATE millrace_groups SET cursor = max(cursor, ?) WHERE topic = ? AND group_name = ? AND partition = ? AND token = ?"
+	if release {
+		query = "UPDATE millrace_groups SET cursor = max(cursor, ?), owner = NULL WHERE topic = ? AND group_name = ? AND partition = ? AND token = ?"
+	}
+	n, err := s.exec(query, a.cursor, c.sub.Topic, c.sub.Group, a.part.number, a.part.token)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	return true, c.storeExceptions(s, a)
+}
+
+// storeExceptions removes those that a makes obsolete and adds those that are
+// needed: an event that is acked while it is above the cursor must not be read
+// again by the next owner.
+func (c *consumer) storeExceptions(s *session, a advance) error {
+	for _, position := range a.acked {
+		query := "DELETE FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND position = ?"
+		if position > a.cursor {
+			query = "UPDATE millrace_exceptions SET due_at = NULL WHERE topic = ? AND group_name = ? AND position = ?"
+		}
+		if _, err := s.exec(query, c.sub.Topic, c.sub.Group, position); err != nil {
+			return err
+		}
+	}
+	if a.leftover {
+		_, err := s.exec("DELETE FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND due_at IS NULL AND partition = ? AND position <= ?",
+			c.sub.Topic, c.sub.Group, a.part.number, a.cursor)
+		if err != nil {
+			return err
+		}
+	}
+	for _, position := range a.above {
+		_, err := s.exec("INSERT OR IGNORE INTO millrace_exceptions (topic, group_name, position, partition, attempt) VALUES (?, ?, ?, ?, 0)",
+			c.sub.Topic, c.sub.Group, position, a.part.number)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *consumer) committed(advances []advance, lost map[*partition]bool, release bool) {
+	c.hands.Lock()
+	defer c.hands.Unlock()
+	for _, a := range advances {
+		switch {
+		case lost[a.part]:
+			c.log.Warn("sqlbus: a partition was lost to another member", "partition", a.part.number)
+			c.drop(a.part)
+		case release:
+			c.remove(a.part)
+		default:
+			a.part.committed(a)
+		}
+	}
+}

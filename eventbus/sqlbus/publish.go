@@ -1,0 +1,151 @@
+package sqlbus
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+)
+
+// row is an event on its way into the file.
+type row struct {
+	partition int
+	key, id   string
+	metadata  []byte
+	payload   []byte
+	due       int64 // 0: at once
+}
+
+// Publish implements driver.Broker. The messages of one call are committed
+// together, or none is.
+func (b *Broker) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	if err := b.publish(topic, messages); err != nil {
+		return fmt.Errorf("sqlbus: publish to topic %q in %w", topic, explain(b.file.path, err))
+	}
+	return nil
+}
+
+func (b *Broker) publish(topic string, messages []*message.Message) error {
+	if err := driver.CheckTopic(topic); err != nil {
+		return err
+	}
+	if err := check(topic, messages, b.cfg.MaxPayload); err != nil {
+		return err
+	}
+	if err := b.enter(); err != nil {
+		return err
+	}
+	defer b.calls.Done()
+	rows, size, delayed := b.rows(messages)
+	ctx, cancel := b.untilClosed(messages[0].Context())
+	defer cancel()
+	err := b.writer.do(ctx, size, func(s *session) error { return insert(s, topic, rows) })
+	if err != nil {
+		return fmt.Errorf("event %s was not published: %w", messages[0].UUID, err)
+	}
+	b.wake(topic)
+	if delayed {
+		poke(b.dueChanged)
+	}
+	return nil
+}
+
+// check refuses a batch of which any message can't be taken, before any is.
+func check(topic string, messages []*message.Message, limit int) error {
+	var errs []error
+	for i, m := range messages {
+		_, err := driver.Due(m)
+		if size := len(m.Payload); size > limit {
+			err = driver.TooLarge(topic, m.UUID, size, limit)
+		}
+		if err != nil {
+			if errs == nil {
+				errs = make([]error, len(messages))
+			}
+			errs[i] = err
+		}
+	}
+	if len(messages) == 1 && errs != nil {
+		return errs[0]
+	}
+	for i := range errs {
+		if errs[i] == nil {
+			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
+		}
+	}
+	if errs == nil {
+		return nil
+	}
+	return &driver.BatchError{Topic: topic, Errs: errs}
+}
+
+// rows copies nothing: the caller waits until they are written.
+func (b *Broker) rows(messages []*message.Message) (rows []row, size int, delayed bool) {
+	rows = make([]row, len(messages))
+	now := time.Now()
+	for i, m := range messages {
+		r := row{key: driver.Key(m), id: m.UUID, metadata: encodeMetadata(m.Metadata), payload: m.Payload}
+		if r.payload == nil {
+			r.payload = []byte{}
+		}
+		r.partition = partitionOf(r.key, b.file.partitions)
+		if due, _ := driver.Due(m); due.After(now) { // checked before
+			r.due, delayed = microsUp(due), true
+		}
+		rows[i] = r
+		size += len(r.metadata) + len(r.payload)
+	}
+	return rows, size, delayed
+}
+
+// partitionOf is part of the stored format: all processes must agree.
+func partitionOf(key string, partitions int) int {
+	if key == "" {
+		return rand.IntN(partitions)
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key)) // never fails
+	return int(h.Sum32() % uint32(partitions))
+}
+
+func insert(s *session, topic string, rows []row) error {
+	now := time.Now().UnixMicro()
+	for i := range rows {
+		r := &rows[i]
+		var err error
+		if r.due == 0 {
+			_, err = s.exec("INSERT INTO millrace_events (topic, partition, key, id, metadata, payload, published_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+				topic, r.partition, r.key, r.id, r.metadata, r.payload, now)
+		} else {
+			_, err = s.exec("INSERT INTO millrace_due (due_at, topic, partition, key, id, metadata, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+				r.due, topic, r.partition, r.key, r.id, r.metadata, r.payload)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// microsUp rounds up, so that nothing is due early.
+func microsUp(t time.Time) int64 {
+	return t.Add(time.Microsecond - time.Nanosecond).UnixMicro()
+}
+
+// untilClosed returns ctx, ending with driver.ErrClosed when the broker closes.
+func (b *Broker) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(b.open, func() { cancel(driver.ErrClosed) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
