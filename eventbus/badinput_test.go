@@ -44,7 +44,7 @@ func TestServiceReportsEveryMistakeAtStart(t *testing.T) {
 	eventbus.Subscribe(svc, ordersBilled, noop)
 	eventbus.Subscribe(svc, ordersBilled, noop, eventbus.Named("bad name"))
 	eventbus.Subscribe(svc, ordersBilled, noop, eventbus.Named("odd"), eventbus.Concurrency(0), eventbus.Timeout(0),
-		eventbus.Retry(eventbus.RetryPolicy{Tries: -1, Backoff: -1, Delays: []time.Duration{0}}))
+		eventbus.Retry(eventbus.RetryPolicy{Tries: -1, Backoff: -1, Delays: []time.Duration{0}, Redeliveries: -1}))
 	eventbus.Subscribe(svc, eventbus.Topic[orderPlaced]{}, noop)
 	svc.Handle("billing.dead-letter", func(*message.Message) error { return nil })
 	svc.Add(nil)
@@ -60,6 +60,7 @@ func TestServiceReportsEveryMistakeAtStart(t *testing.T) {
 		`Tries must be at least 1, got -1`,
 		`Backoff must not be negative, got -1ns`,
 		`Delays[0] must be positive, got 0s`,
+		`Redeliveries must not be negative, got -1`,
 		`this is the service's own dead-letter topic`,
 	} {
 		require.ErrorContains(t, err, want)

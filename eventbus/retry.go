@@ -25,6 +25,10 @@ type RetryPolicy struct {
 	// broker that has no due times unless KeepOrder is set.
 	Delays []time.Duration
 
+	// Redeliveries is how many redeliveries there are at most; beyond the list,
+	// the last of Delays repeats. Defaults to the length of Delays.
+	Redeliveries int
+
 	// KeepOrder makes later events of the same key wait for a redelivery.
 	// Without it they overtake.
 	KeepOrder bool
@@ -44,6 +48,9 @@ func (p RetryPolicy) withDefaults(brokerDelays bool) RetryPolicy {
 	if p.Delays == nil && (brokerDelays || p.KeepOrder) {
 		p.Delays = defaultDelays
 	}
+	if p.Redeliveries == 0 {
+		p.Redeliveries = len(p.Delays)
+	}
 	return p
 }
 
@@ -54,6 +61,12 @@ func (p RetryPolicy) validate() error {
 	}
 	if p.Backoff < 0 {
 		errs = append(errs, fmt.Errorf("retry policy: Backoff must not be negative, got %v", p.Backoff))
+	}
+	if p.Redeliveries < 0 {
+		errs = append(errs, fmt.Errorf("retry policy: Redeliveries must not be negative, got %d", p.Redeliveries))
+	}
+	if p.Redeliveries > 0 && p.Delays != nil && len(p.Delays) == 0 {
+		errs = append(errs, fmt.Errorf("retry policy: %d Redeliveries, but Delays is empty", p.Redeliveries))
 	}
 	for i, d := range p.Delays {
 		if d <= 0 {
@@ -78,10 +91,10 @@ func (p RetryPolicy) backoff(try int) time.Duration {
 // delay returns the pause before the delivery that follows the given one, or
 // false when the policy has no more.
 func (p RetryPolicy) delay(attempt int, err error) (time.Duration, bool) {
-	if attempt > len(p.Delays) {
+	if attempt > p.Redeliveries || len(p.Delays) == 0 {
 		return 0, false
 	}
-	d := p.Delays[attempt-1]
+	d := p.Delays[min(attempt, len(p.Delays))-1]
 	if asked, ok := retryAfter(err); ok {
 		d = max(d, asked)
 	}

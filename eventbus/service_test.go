@@ -102,3 +102,21 @@ func TestFailurePathRetriesInPlaceThenDelayedThenDeadLetter(t *testing.T) {
 		require.NoError(t, stopOps())
 	})
 }
+
+func TestLastDelayRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bus := openMemory(t)
+		start := time.Now()
+		var calls []time.Duration
+		svc := eventbus.NewService("billing", bus)
+		eventbus.Subscribe(svc, ordersPlaced, func(context.Context, eventbus.Event[orderPlaced]) error {
+			calls = append(calls, time.Since(start))
+			return errors.New("no connection")
+		}, eventbus.Retry(eventbus.RetryPolicy{Tries: 1, Delays: []time.Duration{time.Second, 5 * time.Second}, Redeliveries: 4}))
+		stop := run(t, svc)
+		require.NoError(t, ordersPlaced.Publish(t.Context(), bus, orderPlaced{"o-1", 42}))
+		time.Sleep(time.Hour) // virtual
+		require.NoError(t, stop())
+		require.Equal(t, []time.Duration{0, time.Second, 6 * time.Second, 11 * time.Second, 16 * time.Second}, calls)
+	})
+}
