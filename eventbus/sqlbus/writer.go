@@ -2,6 +2,7 @@ package sqlbus
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -53,7 +54,7 @@ func (w *writer) do(ctx context.Context, size int, run func(*session) error) err
 		return context.Cause(ctx)
 	}
 	<-o.done
-	if o.err == errAbandoned {
+	if errors.Is(o.err, errAbandoned) {
 		return context.Cause(ctx)
 	}
 	return o.err
