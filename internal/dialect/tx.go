@@ -1,0 +1,46 @@
+package dialect
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Transact runs fn in a transaction that writes, and commits it. If fn returns
+// an error, or panics, the transaction is rolled back; the error is returned as
+// it is. Errors of the database at begin and commit say so.
+func (d Dialect) Transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
+	done, err := d.Turn(ctx, db)
+	if err != nil {
+		return fmt.Errorf("wait to begin the transaction: %w", err)
+	}
+	defer done()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin the transaction: %w", err)
+	}
+	returned := false
+	defer func() {
+		if !returned { // a panic, or runtime.Goexit as in a failing test
+			_ = tx.Rollback()
+		}
+	}()
+	err = fn(tx)
+	returned = true
+	if err != nil {
+		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
+			return errors.Join(err, fmt.Errorf("roll back: %w", undo))
+		}
+		return err
+	}
+	switch err := tx.Commit(); {
+	case err != nil && ctx.Err() != nil: // database/sql may have rolled back already
+		return fmt.Errorf("commit: %w", context.Cause(ctx))
+	case errors.Is(err, sql.ErrTxDone):
+		return fmt.Errorf("commit: %w (by the function that was called within it; it must leave that to its caller)", err)
+	case err != nil:
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+)
+
+// prepare compiles the statement for a single event, a fifth of the cost of
+// publishing one, where no transaction of the caller can be holding the only
+// connection. If it fails the statement is used as text.
+func (o *Outbox) prepare(ctx context.Context) {
+	if o.one.Load() != nil || o.unprepared.Load() {
+		return
+	}
+	s, err := o.db.PrepareContext(ctx, o.sql.insert.one)
+	if err != nil {
+		return // what is wrong will be reported by whoever uses the table
+	}
+	o.one.Store(s) // one that another goroutine has stored stays usable until the database is closed
+}
+
+// execOne executes the statement for a single event, prepared if possible. The
+// transaction may be one of another sql.DB on the same database, such as a pool
+// of readers; then preparing is given up.
+func (o *Outbox) execOne(ctx context.Context, tx *sql.Tx, s *insertion, args []any) error {
+	prepared := o.one.Load()
+	if s != &o.sql.insert || prepared == nil || o.unprepared.Load() {
+		_, err := tx.ExecContext(ctx, s.one, args...)
+		return err
+	}
+	own := tx.StmtContext(ctx, prepared) //nolint:sqlclosecheck // it ends with the transaction
+	_, err := own.ExecContext(ctx, args...)
+	if err != nil && strings.Contains(err.Error(), "statement from different database") {
+		o.unprepared.Store(true)
+		_, err = tx.ExecContext(ctx, s.one, args...)
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/internal/aftercommit"
+)
+
+// In returns a publisher that writes events as part of tx: they are published
+// if and only if tx commits. Publish is one INSERT for up to 200 messages (one
+// more if some are due later), and honours the context of the first message.
+// Errors about the messages are permanent. The publisher ends with tx; its Close
+// does nothing. Like tx it is for one goroutine at a time.
+//
+// A message with a due time in the future (eventbus.WithDelay) is set aside and
+// enters the log when it is due; a due time in the past means now.
+//
+// The relay in this process is woken after the commit when the transaction was
+// begun by [Outbox.Transact] or idempotency.Once and the event was published
+// with the ctx they hand out. Otherwise the relay finds the event at its next
+// poll, unless Poke is called.
+func (o *Outbox) In(tx *sql.Tx) message.Publisher { return &publisher{o, tx} }
+
+type publisher struct {
+	box *Outbox
+	tx  *sql.Tx
+}
+
+// Source names the publisher of events published outside of handlers.
+func (p *publisher) Source() string { return p.box.source }
+
+// Close does nothing: the transaction belongs to the caller.
+func (p *publisher) Close() error { return nil }
+
+// Publish writes messages into the log within the transaction.
+func (p *publisher) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	if err := p.usable(topic); err != nil {
+		return err
+	}
+	now := time.Now()
+	var space [1]pending // most calls have one message
+	due, later := space[:0], []pending(nil)
+	for _, m := range messages {
+		row, err := prepare(m)
+		if err != nil {
+			return driver.Permanent(enqueueError(topic, m, err))
+		}
+		if row.due > now.UnixMilli() {
+			later = append(later, row)
+		} else {
+			due = append(due, row)
+		}
+	}
+	ctx := messages[0].Context()
+	if err := p.insert(ctx, topic, now, due, later); err != nil {
+		return enqueueError(topic, messages[0], p.box.explain(err))
+	}
+	aftercommit.Do(ctx, p.box, p.box.poke)
+	return nil
+}
+
+func (p *publisher) usable(topic string) error {
+	if p.box.err != nil {
+		return p.box.err
+	}
+	if p.tx == nil {
+		return driver.Permanent(fmt.Errorf("outbox: enqueue topic %q: In was given a nil transaction", topic))
+	}
+	if err := driver.CheckTopic(topic); err != nil {
+		return fmt.Errorf("outbox: enqueue topic %q: %w", topic, err)
+	}
+	return nil
+}
+
+func enqueueError(topic string, m *message.Message, err error) error {
+	id := ""
+	if m != nil {
+		id = m.UUID
+	}
+	return fmt.Errorf("outbox: enqueue topic %q event %s: %w", topic, id, err)
+}
+
+// pending is a message on its way into a table.
+type pending struct {
+	id, key  string
+	metadata []byte
+	payload  []byte
+	due      int64 // Unix milliseconds, 0: now
+}
+
+func prepare(m *message.Message) (pending, error) {
+	if m == nil {
+		return pending{}, errors.New("the message is nil")
+	}
+	if m.UUID == "" {
+		return pending{}, errors.New("the message has no UUID, which is the event's id")
+	}
+	if strings.ContainsRune(m.UUID, 0) {
+		return pending{}, fmt.Errorf("the message's UUID %q holds a zero byte", m.UUID)
+	}
+	due, err := driver.Due(m)
+	if err != nil {
+		return pending{}, err
+	}
+	row := pending{
+		id:       m.UUID,
+		key:      driver.Key(m),
+		metadata: encodeMetadata(nil, m.Metadata, driver.MetadataDue),
+		payload:  m.Payload,
+	}
+	if row.payload == nil {
+		row.payload = []byte{} // nil would be NULL
+	}
+	if !due.IsZero() {
+		row.due = due.Add(time.Millisecond - 1).UnixMilli() // never early
+	}
+	return row, nil
+}
+
+func (p *publisher) insert(ctx context.Context, topic string, now time.Time, due, later []pending) error {
+	at := now.UnixMilli()
+	if err := p.insertChunks(ctx, &p.box.sql.insert, topic, at, due); err != nil {
+		return err
+	}
+	if len(later) > 0 {
+		p.box.later.Store(true)
+	}
+	return p.insertChunks(ctx, &p.box.sql.schedule, topic, at, later)
+}
+
+func (p *publisher) insertChunks(ctx context.Context, s *insertion, topic string, at int64, rows []pending) error {
+	for len(rows) > 0 {
+		n := min(len(rows), s.maxRows)
+		if n == 1 {
+			return p.box.execOne(ctx, p.tx, s, s.args(topic, at, rows))
+		}
+		if _, err := p.tx.ExecContext(ctx, s.text(n), s.args(topic, at, rows[:n])...); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// explain adds what to do to errors that have a remedy.
+func (o *Outbox) explain(err error) error {
+	if o.sql.dialect.IsMissingTable(err) {
+		return fmt.Errorf("%w: call Migrate, or apply Schema, before the outbox is used", err)
+	}
+	return err
+}

@@ -1,0 +1,28 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/millrace-go/millrace/internal/aftercommit"
+)
+
+// Transact runs fn in a transaction: it begins, calls fn, commits and wakes the
+// relay if fn published something with the ctx it was given. An error or a
+// panic of fn rolls back, events included; the error is returned as it is. A
+// commit that fails is an error, and then nothing is published.
+//
+// Writing transactions of SQLite exclude each other: don't begin another one
+// within fn.
+func (o *Outbox) Transact(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	if o.err != nil {
+		return o.err
+	}
+	o.prepare(ctx)
+	ctx, hooks := aftercommit.With(ctx)
+	if err := o.sql.dialect.Transact(ctx, o.db, func(tx *sql.Tx) error { return fn(ctx, tx) }); err != nil {
+		return err
+	}
+	hooks.Run()
+	return nil
+}
