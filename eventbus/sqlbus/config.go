@@ -25,7 +25,7 @@ type Config struct {
 	// Lease is how long a member that crashed keeps its share of the work;
 	// 1s to 1h. It must exceed the longest time for which the file can't be
 	// written to, or members lose their share while they are alive. Every
-	// process on the file should use the same. Defaults to 10s.
+	// process on the file should use the same. Defaults to 5s.
 	Lease time.Duration
 
 	// Poll is how often the file is checked for changes by other processes; 1ms
@@ -56,7 +56,7 @@ func (c Config) withDefaults() Config {
 		c.Retention = 168 * time.Hour
 	}
 	if c.Lease == 0 {
-		c.Lease = 10 * time.Second
+		c.Lease = 5 * time.Second
 	}
 	if c.Poll == 0 {
 		c.Poll = 20 * time.Millisecond

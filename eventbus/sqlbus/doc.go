@@ -9,7 +9,7 @@
 //
 // # URL
 //
-//	sqlite:path/to/bus.db?retention=168h&lease=10s&poll=20ms&max_payload=1048576&provision=true
+//	sqlite:path/to/bus.db?retention=168h&lease=5s&poll=20ms&max_payload=1048576&provision=true
 //	sqlite:/absolute/path/bus.db
 //	sqlite:///absolute/path/bus.db
 //
