@@ -25,7 +25,8 @@ func TestOpenRefusesBadURLsAndSaysWhatWouldDo(t *testing.T) {
 		"memory://host":                   `eventbus: open memory://host: membus: a memory: URL has no host and no path; every Open is a broker of its own`,
 		"just-a-name":                     `eventbus: open just-a-name: broker URL has no scheme; write one of: memory:`,
 		"kafka://u:geheim@h/?x=%zz":       `eventbus: open kafka://u:xxxxx@h/?x=%zz: unknown scheme "kafka:" in broker URL (registered: memory)`,
-		"kafka://u:geheim@h:port":         `eventbus: open (unparsable URL): broker URL can't be parsed: invalid port ":port" after host`,
+		"kafka://u:geheim@h:port":         `eventbus: open (unparsable URL): broker URL can't be parsed; if it holds a password, check that '#', '/', '@' and the like are percent-encoded in it`,
+		"amqp://user:geheim#t@host":       `eventbus: open (unparsable URL): broker URL can't be parsed; if it holds a password, check that '#', '/', '@' and the like are percent-encoded in it`,
 		"kafka://h/?sasl_password=geheim": `eventbus: open kafka://h/?sasl_password=xxxxx: unknown scheme "kafka:" in broker URL (registered: memory)`,
 	} {
 		_, err := eventbus.Open(t.Context(), url)

@@ -38,7 +38,8 @@ type Consumer interface {
 	// for the handlers that still run, settles their events and returns nil; the
 	// contexts of handlers are the subscriber's business and not ended by ctx.
 	// Broken connections are mended inside; an error means that Run can't go on,
-	// which for a closed broker is ErrClosed. Run is called once.
+	// which for a closed broker is ErrClosed. Run is called once; with a context
+	// that has ended already it just gives the membership up.
 	Run(ctx context.Context) error
 }
 
@@ -109,6 +110,11 @@ type Delivery struct {
 	// Attempt counts deliveries to this group, starting at 1. A driver may
 	// forget the count when a member crashes.
 	Attempt int
+
+	// Original, if not nil, makes further messages like Message as it was
+	// delivered, for another try or a dead letter. It is valid until Handle
+	// returns. Without it the subscriber has to copy Message beforehand.
+	Original interface{ NewMessage() *message.Message }
 }
 
 // Position names an event within its topic: an offset within a partition, the
@@ -133,6 +139,10 @@ type Result struct {
 	// Hold keeps later events of the same key waiting until this one is
 	// settled. Without it they overtake an event that is delayed.
 	Hold bool
+
+	// Uncounted leaves Attempt as it is: the event comes again for a reason that
+	// has nothing to do with it. Only together with Hold.
+	Uncounted bool
 }
 
 // Capabilities is what a broker, as configured, promises beyond the required

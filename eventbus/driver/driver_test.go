@@ -58,6 +58,9 @@ func TestRedactHidesSecrets(t *testing.T) {
 		"x://h?AccessToken=geheim":              "x://h?AccessToken=xxxxx",
 		"sqlite:data/bus.db?poll=5ms":           "sqlite:data/bus.db?poll=5ms",
 		"://geheim":                             "(unparsable URL)",
+		"memory:?passwd=geheim":                 "memory:?passwd=xxxxx",
+		"x://h?api_key=geheim":                  "x://h?api_key=xxxxx",
+		"kafka:user:geheim@host":                "kafka:xxxxx@host",
 	} {
 		require.Equal(t, want, driver.Redact(raw))
 	}
@@ -86,8 +89,14 @@ func TestPermanentIsFoundInTheChain(t *testing.T) {
 	require.EqualError(t, err, "outer: inner")
 	require.False(t, driver.IsPermanent(errors.New("plain")))
 	require.False(t, driver.IsPermanent(nil))
+	require.True(t, driver.IsPermanent(errors.Join(notPermanent{}, fmt.Errorf("x: %w", driver.Permanent(errors.New("y"))))))
 	require.True(t, driver.IsPermanent(driver.TooLarge("t", "e", 2, 1)))
 }
+
+type notPermanent struct{}
+
+func (notPermanent) Error() string   { return "may pass" }
+func (notPermanent) Permanent() bool { return false }
 
 func TestDueTimeRoundTrips(t *testing.T) {
 	m := message.NewMessage("e", nil)

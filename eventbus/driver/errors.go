@@ -3,6 +3,7 @@ package driver
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -37,11 +38,19 @@ type permanentError struct{ error }
 func (e *permanentError) Unwrap() error   { return e.error }
 func (e *permanentError) Permanent() bool { return true }
 
-// IsPermanent reports whether an error in err's chain has a method
+// IsPermanent reports whether an error in err's tree has a method
 // Permanent() bool that returns true.
 func IsPermanent(err error) bool {
-	var p interface{ Permanent() bool }
-	return errors.As(err, &p) && p.Permanent()
+	if p, ok := err.(interface{ Permanent() bool }); ok && p.Permanent() { //nolint:errorlint // this walks the tree itself
+		return true
+	}
+	switch x := err.(type) { //nolint:errorlint // as above
+	case interface{ Unwrap() error }:
+		return IsPermanent(x.Unwrap())
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(x.Unwrap(), IsPermanent)
+	}
+	return false
 }
 
 // TooLarge builds the error for an event over the limit, both in bytes.

@@ -76,7 +76,11 @@ func (p *Params) each(name string, set func(string) error) {
 		return
 	}
 	if err := set(values[0]); err != nil {
-		p.errs = append(p.errs, fmt.Errorf("parameter %s=%q: %w", name, values[0], err))
+		shown := values[0]
+		if secret(name) {
+			shown = mask
+		}
+		p.errs = append(p.errs, fmt.Errorf("parameter %s=%q: %w", name, shown, err))
 	}
 }
 

@@ -74,22 +74,20 @@ func unknownScheme(scheme string) error {
 	return fmt.Errorf("unknown scheme %q in broker URL (registered: %s)", scheme+":", known)
 }
 
-// parse is url.Parse with errors that don't repeat the URL, which may hold a
-// password.
+// parse is url.Parse with errors that say nothing of the URL: even the reason
+// may hold a part of a password.
 func parse(rawURL string) (*url.URL, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		var parseErr *url.Error
-		if errors.As(err, &parseErr) {
-			err = parseErr.Err
-		}
-		return nil, fmt.Errorf("broker URL can't be parsed: %w", err)
+		return nil, errors.New("broker URL can't be parsed; if it holds a password, check that '#', '/', '@' and the like are percent-encoded in it")
 	}
 	if u.Scheme == "" {
 		return nil, fmt.Errorf("broker URL has no scheme; write one of: %s", strings.Join(Schemes(), ":, ")+":")
 	}
 	return u, nil
 }
+
+const mask = "xxxxx"
 
 // Redact returns rawURL with the password and secret-looking parameters
 // replaced, fit for logs and errors.
@@ -101,16 +99,27 @@ func Redact(rawURL string) string {
 	q := u.Query()
 	masked := false
 	for name := range q {
-		lower := strings.ToLower(name)
-		for _, word := range []string{"password", "secret", "token", "credential"} {
-			if strings.Contains(lower, word) {
-				q.Set(name, "xxxxx")
-				masked = true
-			}
+		if secret(name) {
+			q.Set(name, mask)
+			masked = true
 		}
 	}
 	if masked {
 		u.RawQuery = q.Encode()
 	}
+	if at := strings.LastIndexByte(u.Opaque, '@'); at >= 0 { // somebody forgot the slashes
+		u.Opaque = mask + u.Opaque[at:]
+	}
 	return u.Redacted()
+}
+
+// secret reports whether a parameter's name says that its value is one.
+func secret(name string) bool {
+	name = strings.ToLower(name)
+	for _, word := range []string{"pass", "pwd", "secret", "token", "key", "credential", "auth"} {
+		if strings.Contains(name, word) {
+			return true
+		}
+	}
+	return false
 }

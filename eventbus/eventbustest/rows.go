@@ -16,6 +16,7 @@ var rows = []row{
 	{"start_once", "a group that exists goes on where it was, whatever Start says", startOnce},
 
 	{"nack", "a nacked event comes again, with its attempt counted, ahead of its key", nack},
+	{"nack_uncounted", "an event given back for no fault of its own keeps its attempt", nackUncounted},
 	{"nack_with_delay_holding", "a held event comes after its delay; its key waits and no other does", nackHolding},
 	{"nack_with_delay", "a delayed event lets its key go on; without the capability a service must hold", nackDelayed},
 	{"nack_on_leaving", "an event given back by a leaving member goes to another", nackOnLeaving},

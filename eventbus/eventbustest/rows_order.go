@@ -25,6 +25,20 @@ func nack(s *suite) {
 	}
 }
 
+func nackUncounted(s *suite) {
+	b := s.open()
+	calls := 0
+	m := s.join(b, subscription("t", "g"), func(*driver.Delivery) driver.Result {
+		calls++
+		return driver.Result{Redeliver: calls < 3, Hold: true, Uncounted: calls == 1}
+	})
+	s.publish(b, "t", event("a", "k", "x"))
+	all := m.wait("three deliveries", func(all []seen) bool { return len(all) == 3 })
+	if all[0].attempt != 1 || all[1].attempt != 1 || all[2].attempt != 2 {
+		s.broken("want a#1 a#1 a#2, got %s", ids(all))
+	}
+}
+
 func nackHolding(s *suite) {
 	b := s.open()
 	if !b.Capabilities().KeyOrder {

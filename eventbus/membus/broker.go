@@ -2,6 +2,7 @@ package membus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -46,12 +47,16 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
-	for name, n := range map[string]int{"Buffer": c.Buffer, "BufferBytes": c.BufferBytes, "MaxPayload": c.MaxPayload} {
+	var errs []error
+	check := func(name string, n int) {
 		if n < 0 {
-			return fmt.Errorf("membus: %s must not be negative, got %d", name, n)
+			errs = append(errs, fmt.Errorf("membus: %s must not be negative, got %d", name, n))
 		}
 	}
-	return nil
+	check("Buffer", c.Buffer)
+	check("BufferBytes", c.BufferBytes)
+	check("MaxPayload", c.MaxPayload)
+	return errors.Join(errs...)
 }
 
 func open(_ context.Context, u *url.URL, o driver.Options) (driver.Broker, error) {
@@ -143,6 +148,17 @@ func (b *Broker) topic(name string) (*topic, error) {
 		b.topics[name] = t
 	}
 	return t, nil
+}
+
+// Delayed returns how many events and redeliveries are waiting for their time.
+func (b *Broker) Delayed() int {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	n := 0
+	for _, t := range b.topics {
+		n += t.countDelayed()
+	}
+	return n
 }
 
 // Close drops every event, delayed ones included.

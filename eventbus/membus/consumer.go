@@ -3,7 +3,6 @@ package membus
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -49,6 +48,9 @@ func (g *group) enqueue(r *record, attempt int) {
 // settle is called by the worker that handled it.
 func (g *group) settle(it *dispatch.Item[*record], res driver.Result) {
 	if res.Redeliver && (res.Hold || res.Delay <= 0) {
+		if res.Uncounted {
+			it.Attempt--
+		}
 		it.Retry(res.Delay)
 		return
 	}
@@ -91,13 +93,9 @@ type outgoing struct {
 
 func (c *consumer) deliver(it *dispatch.Item[*record]) {
 	r := it.Record
-	metadata := maps.Clone(r.metadata)
-	if metadata == nil {
-		metadata = message.Metadata{}
-	}
 	o := &outgoing{
-		Delivery: driver.Delivery{Topic: c.sub.Topic, Key: r.key, Position: driver.Position{Offset: r.position}, Attempt: it.Attempt},
-		message:  message.Message{UUID: r.id, Metadata: metadata, Payload: r.payload},
+		Delivery: driver.Delivery{Topic: c.sub.Topic, Key: r.key, Position: driver.Position{Offset: r.position}, Attempt: it.Attempt, Original: r},
+		message:  message.Message{UUID: r.id, Metadata: r.copyMetadata(), Payload: r.payload},
 	}
 	o.Message = &o.message
 	c.group.settle(it, c.sub.Handle(&o.Delivery))

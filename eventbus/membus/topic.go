@@ -32,6 +32,18 @@ func newRecord(m *message.Message) *record {
 	return r
 }
 
+// NewMessage implements driver.Delivery.Original.
+func (r *record) NewMessage() *message.Message {
+	return &message.Message{UUID: r.id, Metadata: r.copyMetadata(), Payload: r.payload}
+}
+
+func (r *record) copyMetadata() message.Metadata {
+	if r.metadata == nil {
+		return message.Metadata{}
+	}
+	return maps.Clone(r.metadata)
+}
+
 type topic struct {
 	broker  *Broker
 	name    string
@@ -80,6 +92,9 @@ func (t *topic) publish(messages []*message.Message) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.checkDelayed(messages); err != nil {
+		return err
+	}
 	ctx := messages[0].Context()
 	if t.closed || ctx.Err() != nil || t.full() {
 		if err := t.waitForRoom(ctx); err != nil {
@@ -100,14 +115,10 @@ func (t *topic) publish(messages []*message.Message) error {
 // check refuses a batch of which any message can't be taken, before any is.
 func (t *topic) check(messages []*message.Message) error {
 	var errs []error
-	delayed := 0
 	for i, m := range messages {
-		due, err := driver.Due(m)
+		_, err := driver.Due(m)
 		if size, limit := len(m.Payload), t.broker.cfg.MaxPayload; size > limit {
 			err = driver.TooLarge(t.name, m.UUID, size, limit)
-		}
-		if !due.IsZero() {
-			delayed++
 		}
 		if err != nil {
 			if errs == nil {
@@ -117,7 +128,7 @@ func (t *topic) check(messages []*message.Message) error {
 		}
 	}
 	if errs == nil {
-		return t.checkDelayed(delayed)
+		return nil
 	}
 	if len(messages) == 1 {
 		return errs[0]
@@ -132,13 +143,14 @@ func (t *topic) check(messages []*message.Message) error {
 
 // checkDelayed bounds the memory of events that are due later; waiting for them
 // to become due would block for as long.
-func (t *topic) checkDelayed(more int) error {
-	if more == 0 {
-		return nil
+func (t *topic) checkDelayed(messages []*message.Message) error {
+	more := 0
+	for _, m := range messages {
+		if due, _ := driver.Due(m); due.After(time.Now()) {
+			more++
+		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if limit := t.broker.cfg.Buffer; len(t.delayed)+more > limit {
+	if limit := t.broker.cfg.Buffer; more > 0 && len(t.delayed)+more > limit {
 		return fmt.Errorf("topic %q: %d events are waiting for their due time, the buffer holds %d", t.name, len(t.delayed), limit)
 	}
 	return nil
@@ -213,6 +225,9 @@ func (t *topic) publishLater(r *record, wait time.Duration) {
 
 // later calls f with t locked, unless t is closed before.
 func (t *topic) later(wait time.Duration, f func()) {
+	if t.closed {
+		return
+	}
 	var timer *time.Timer
 	timer = time.AfterFunc(wait, func() {
 		t.mu.Lock()
@@ -236,4 +251,14 @@ func (t *topic) close() {
 		g.close()
 	}
 	t.room.Broadcast()
+}
+
+func (t *topic) countDelayed() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.delayed)
+	for _, g := range t.groups {
+		n += g.dispatcher.Delayed()
+	}
+	return n
 }

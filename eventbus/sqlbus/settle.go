@@ -29,18 +29,21 @@ func (c *consumer) deliver(it *dispatch.Item[*record]) {
 	}
 	r.postponed = 0
 	res := c.sub.Handle(&driver.Delivery{
-		Message:  r.message(),
+		Message:  r.NewMessage(),
 		Topic:    c.sub.Topic,
 		Key:      r.key,
 		Position: driver.Position{Partition: int32(r.part.number), Offset: r.position},
 		Attempt:  r.attempt,
+		Original: r,
 	})
 	if !res.Redeliver {
 		r.part.finish(r, true)
 		c.settled(r)
 		return
 	}
-	r.attempt++
+	if !res.Uncounted {
+		r.attempt++
+	}
 	if res.Hold || res.Delay <= 0 {
 		it.Retry(res.Delay)
 		return
@@ -49,7 +52,8 @@ func (c *consumer) deliver(it *dispatch.Item[*record]) {
 	c.postpone(it)
 }
 
-func (r *record) message() *message.Message {
+// NewMessage implements driver.Delivery.Original.
+func (r *record) NewMessage() *message.Message {
 	return &message.Message{UUID: r.id, Metadata: maps.Clone(r.metadata), Payload: r.payload}
 }
 

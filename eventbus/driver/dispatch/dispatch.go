@@ -49,6 +49,7 @@ type Dispatcher[R any] struct {
 	waiting int       // workers blocked on work
 	ready   queue[R]
 	held    int // records that are not done
+	delayed int // of them, those that wait for a retry
 	free    []*entry[R]
 }
 
@@ -64,6 +65,13 @@ func (d *Dispatcher[R]) Len() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.held
+}
+
+// Delayed returns how many of the records held wait for the delay of a Retry.
+func (d *Dispatcher[R]) Delayed() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.delayed
 }
 
 // Work runs handle for each record that is ready, in as many goroutines as
@@ -84,22 +92,44 @@ func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handl
 	})()
 	var wg sync.WaitGroup
 	for range workers {
-		wg.Go(func() {
-			batch := make([]*Item[R], 0, max)
-			entries := make([]*entry[R], 0, max)
-			for {
-				if entries = d.next(ctx, entries, max); len(entries) == 0 {
-					return
-				}
-				batch = batch[:0]
-				for _, e := range entries {
-					batch = append(batch, &e.Item)
-				}
-				handle(batch)
-			}
-		})
+		wg.Go(func() { d.worker(ctx, &wg, max, handle) })
 	}
 	wg.Wait()
+}
+
+// afterGoexit is how long records wait whose handler ended its goroutine.
+const afterGoexit = time.Second
+
+// worker handles records until ctx ends. A handler that ends the goroutine, as
+// t.FailNow does, has its records tried again by a new worker.
+func (d *Dispatcher[R]) worker(ctx context.Context, wg *sync.WaitGroup, max int, handle func([]*Item[R])) {
+	batch := make([]*Item[R], 0, max)
+	entries := make([]*entry[R], 0, max)
+	handling := false
+	defer func() {
+		if !handling {
+			return
+		}
+		for _, it := range batch {
+			it.Retry(afterGoexit)
+		}
+		d.mu.Lock()
+		d.settle(entries)
+		d.mu.Unlock()
+		wg.Go(func() { d.worker(ctx, wg, max, handle) })
+	}()
+	for {
+		if entries = d.next(ctx, entries, max); len(entries) == 0 {
+			return
+		}
+		batch = batch[:0]
+		for _, e := range entries {
+			batch = append(batch, &e.Item)
+		}
+		handling = true
+		handle(batch)
+		handling = false
+	}
 }
 
 // next settles what the worker has just handled and takes up to max further
@@ -157,17 +187,20 @@ func (d *Dispatcher[R]) settle(entries []*entry[R]) (progress bool) {
 
 func (d *Dispatcher[R]) done(e *entry[R]) (progress bool) {
 	e.state = done
+	e.lane.held--
 	d.release(1)
 	if e.Key != "" {
 		if next := e.lane.dequeue(e); next != nil && !e.lane.revoked {
 			d.push(next)
 		}
 	}
+	e.Item = Item[R]{Position: e.Position} // it may wait long for the watermark
 	return e.lane.advance()
 }
 
 func (d *Dispatcher[R]) drop(e *entry[R]) {
 	e.state = dropped
+	e.lane.held--
 	d.release(1)
 }
 
@@ -180,10 +213,12 @@ func (d *Dispatcher[R]) again(e *entry[R]) {
 		return
 	}
 	e.state = delayed
+	d.delayed++
 	e.timer = time.AfterFunc(after, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if e.state == delayed {
+			d.delayed--
 			e.timer = nil
 			d.push(e)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -128,6 +129,66 @@ func TestRevokeWaitsForRunningAndFencesStragglers(t *testing.T) {
 		require.ErrorIs(t, lane.Add(t.Context(), "a", 3, 1, 3), dispatch.ErrRevoked)
 		cancel()
 		wg.Wait()
+	})
+}
+
+// A record that is held for long must not keep everything that came after it.
+func TestMemoryBehindAHeldRecordIsBounded(t *testing.T) {
+	d := dispatch.New[[]byte](dispatch.Config{})
+	lane := d.Lane()
+	const many, size = 20_000, 10_000
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	release := make(chan struct{})
+	var handled atomic.Int32
+	added := make(chan struct{}, 100) // bounds what is not done
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		d.Work(ctx, 2, func(it *dispatch.Item[[]byte]) {
+			if it.Key == "held" {
+				<-release
+				return
+			}
+			<-added
+			handled.Add(1)
+		})
+	})
+	require.NoError(t, lane.Add(ctx, "held", 0, 1, nil))
+	for i := range many {
+		added <- struct{}{}
+		require.NoError(t, lane.Add(ctx, strconv.Itoa(i%10), int64(i+1), 1, make([]byte, size)))
+	}
+	require.Eventually(t, func() bool { return handled.Load() == many }, 10*time.Second, time.Millisecond)
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	require.Less(t, m.HeapAlloc, uint64(many*size/4))
+	close(release)
+	require.Eventually(t, func() bool { mark, _ := lane.Watermark(); return mark == many }, 10*time.Second, time.Millisecond)
+	cancel()
+	wg.Wait()
+}
+
+// t.FailNow in a handler ends its goroutine; the worker must come back.
+func TestHandlerThatEndsItsGoroutineCostsNoWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := dispatch.New[int](dispatch.Config{})
+		lane := d.Lane()
+		for i := range 3 {
+			require.NoError(t, lane.Add(t.Context(), "k", int64(i), 1, i))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var calls []int
+		d.Work(ctx, 1, func(it *dispatch.Item[int]) {
+			calls = append(calls, it.Record)
+			if len(calls) == 1 {
+				runtime.Goexit()
+			}
+			if it.Record == 2 {
+				cancel()
+			}
+		})
+		require.Equal(t, []int{0, 0, 1, 2}, calls)
 	})
 }
 

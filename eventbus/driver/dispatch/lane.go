@@ -13,6 +13,7 @@ type Lane[R any] struct {
 	d         *Dispatcher[R]
 	order     ring.Ring[*entry[R]] // added and above the watermark
 	keys      map[string]*entry[R] // the last record of each key that has any
+	held      int                  // records that are not done
 	running   int
 	watermark int64
 	moved     bool
@@ -45,6 +46,7 @@ func (l *Lane[R]) Add(ctx context.Context, key string, position int64, attempt i
 	e.Item = Item[R]{Key: key, Position: position, Attempt: attempt, Record: record}
 	e.lane = l
 	l.order.Push(e)
+	l.held++
 	d.held++
 	if key == "" || l.enqueue(e) {
 		d.push(e)
@@ -98,7 +100,29 @@ func (l *Lane[R]) advance() (progress bool) {
 		l.watermark, l.moved, progress = e.Position, true, true
 		l.d.recycle(e)
 	}
+	if l.order.Len() > 2*l.held+compactSlack {
+		l.compact()
+	}
 	return progress
+}
+
+// compactSlack is how much longer than needed order may become.
+const compactSlack = 1024
+
+// compact keeps, of neighbours that are done, only the last: the watermark will
+// pass them together. That bounds the memory behind a record that is held for
+// long by the number of records that are not done.
+func (l *Lane[R]) compact() {
+	var kept ring.Ring[*entry[R]]
+	for l.order.Len() > 0 {
+		e := l.order.Pop()
+		if e.state == done && l.order.Len() > 0 && l.order.At(0).state == done {
+			l.d.recycle(e)
+			continue
+		}
+		kept.Push(e)
+	}
+	l.order = kept
 }
 
 // Watermark returns the position up to which every record is done; ok is false
@@ -144,7 +168,8 @@ func (l *Lane[R]) dropIdle() {
 		if e.state == running || e.state == done {
 			continue
 		}
-		if e.timer != nil {
+		if e.state == delayed {
+			l.d.delayed--
 			e.timer.Stop()
 		}
 		l.d.drop(e)
