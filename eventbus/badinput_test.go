@@ -49,10 +49,12 @@ func TestServiceReportsEveryMistakeAtStart(t *testing.T) {
 	eventbus.Subscribe(svc, eventbus.Topic[orderPlaced]{}, noop)
 	svc.Handle("billing.dead-letter", func(*message.Message) error { return nil })
 	svc.Add(nil)
+	svc.Use(nil)
 	err := svc.Run(t.Context())
 	for _, want := range []string{
 		`eventbus: service "billing": the zero Topic can't be subscribed to; make one with NewTopic`,
 		`runner 1 is nil`,
+		`middleware 1 is nil`,
 		`handler of topic "orders.placed" in group "billing": the function is nil`,
 		`handler of topic "orders.billed" in group "billing": the service has two handlers of this name for the topic; give one another name with eventbus.Named`,
 		`group "billing.bad name": use 1 to 249 letters, digits, '.', '_' or '-'`,
@@ -105,6 +107,9 @@ func TestPublishRefusesWhatItCannotSend(t *testing.T) {
 	require.EqualError(t, ordersPlaced.Publish(ctx, nil, orderPlaced{}), `eventbus: publish to topic "orders.placed": the publisher is nil`)
 	require.ErrorContains(t, eventbus.Topic[int]{}.Publish(ctx, bus, 1), "the zero Topic")
 	require.EqualError(t, ordersPlaced.Publish(ctx, bus, orderPlaced{}, eventbus.WithMetadata("ce_id", "mine")), `eventbus: publish to topic "orders.placed": metadata "ce_id" is part of the envelope`)
+	for _, name := range []string{"ce_subject", "millrace_redrive", "millrace_due", ""} {
+		require.ErrorContains(t, ordersPlaced.Publish(ctx, bus, orderPlaced{}, eventbus.WithMetadata(name, "mine")), "is part of the envelope")
+	}
 	require.EqualError(t, ordersPlaced.PublishAll(ctx, bus, make([]orderPlaced, 2), eventbus.WithID("one")), `eventbus: publish to topic "orders.placed": WithID would give 2 events one id`)
 
 	big := eventbus.NewTopic[[]byte]("big", eventbus.WithCodec(eventbus.Bytes))
@@ -151,19 +156,21 @@ func TestPanicIsAFailureLikeAnother(t *testing.T) {
 		h.AwaitIdle()
 		d := h.DeadLetters()[0]
 		require.Equal(t, "handler panicked: index out of range", d.Cause)
-		require.Equal(t, 2, d.Attempts)
+		require.Equal(t, 1, d.Attempts)
 		require.Contains(t, d.Stack, "badinput_test.go")
 	})
 }
 
 func TestUnsupportedPolicyIsRefusedAtStart(t *testing.T) {
-	bus, err := eventbus.FromWatermill(eventbus.Watermill{Publisher: &nullPublisher{}})
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{Publisher: &nullPublisher{}})
 	require.NoError(t, err)
 	svc := eventbus.NewService("billing", bus)
-	eventbus.Subscribe(svc, ordersPlaced, noop, eventbus.Retry(eventbus.RetryPolicy{Delays: []time.Duration{time.Second}}))
-	eventbus.Subscribe(svc, ordersBilled, noop, eventbus.Retry(eventbus.RetryPolicy{KeepOrder: true}))
+	eventbus.Subscribe(svc, ordersPlaced, noop, eventbus.Retry(eventbus.RetryPolicy{Delays: []time.Duration{time.Second}}), eventbus.Unordered())
+	eventbus.Subscribe(svc, ordersBilled, noop, eventbus.Retry(eventbus.RetryPolicy{KeepOrder: true}), eventbus.Unordered())
+	eventbus.Subscribe(svc, ordersPlaced, noop, eventbus.Named("second"))
 	err = svc.Validate()
 	require.ErrorIs(t, err, eventbus.ErrUnsupported)
+	require.ErrorContains(t, err, `handler of topic "orders.placed" in group "billing.second": the topic is ordered by key (KeyBy): not supported by this broker (*eventbus.adapter); accept that with eventbus.Unordered`)
 	require.ErrorContains(t, err, `handler of topic "orders.placed" in group "billing": delayed retries that let other events overtake: not supported by this broker`)
 	require.ErrorContains(t, err, `handler of topic "orders.billed" in group "billing": KeepOrder: order per key: not supported by this broker`)
 	err = ordersPlaced.Publish(t.Context(), bus, orderPlaced{}, eventbus.WithDelay(time.Hour))

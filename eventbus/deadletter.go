@@ -3,11 +3,11 @@ package eventbus
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -23,9 +23,13 @@ const (
 	MetadataDeadAttempts = "millrace_dead_attempts"
 	MetadataDeadTime     = "millrace_dead_time"
 
-	// MetadataRedriveGroup restricts an event that was sent back to the group
-	// that failed on it; other groups acknowledge it unseen.
-	MetadataRedriveGroup = "millrace_redrive_group"
+	// MetadataDeadAgain says, on the dead letter of a dead letter, why handling
+	// that failed; the other keys are still those of the first failure.
+	MetadataDeadAgain = "millrace_dead_again"
+
+	// MetadataRedrive is "<topic>/<group>" on a dead letter that was sent back:
+	// other groups of that topic acknowledge it unseen. Handlers don't see it.
+	MetadataRedrive = "millrace_redrive"
 )
 
 // Bounds that keep a dead letter's metadata small, in bytes.
@@ -43,10 +47,13 @@ type DeadLetter struct {
 	Cause string
 	// Stack of the panic, if that was the cause.
 	Stack string
-	// Attempts is how often the handler was called.
+	// Attempts is how often the event was delivered to the group, each time with
+	// the tries of the retry policy.
 	Attempts int
 	// Time of the last attempt.
 	Time time.Time
+	// Again says why handling the dead letter itself failed, if it did.
+	Again string
 	// Message is the original event. Edit its payload before Redrive if need be.
 	Message *message.Message
 }
@@ -54,7 +61,7 @@ type DeadLetter struct {
 // ReadDeadLetter reads a message of a dead-letter topic.
 func ReadDeadLetter(m *message.Message) (DeadLetter, error) {
 	md := m.Metadata
-	d := DeadLetter{Topic: md[MetadataDeadTopic], Group: md[MetadataDeadGroup], Cause: md[MetadataDeadCause], Stack: md[MetadataDeadStack]}
+	d := DeadLetter{Topic: md[MetadataDeadTopic], Group: md[MetadataDeadGroup], Cause: md[MetadataDeadCause], Stack: md[MetadataDeadStack], Again: md[MetadataDeadAgain]}
 	if d.Topic == "" || d.Group == "" {
 		return d, Permanent(fmt.Errorf("eventbus: event %s is not a dead letter: %s or %s is missing", m.UUID, MetadataDeadTopic, MetadataDeadGroup))
 	}
@@ -66,41 +73,49 @@ func ReadDeadLetter(m *message.Message) (DeadLetter, error) {
 		return d, Permanent(fmt.Errorf("eventbus: dead letter %s: %s: %w", m.UUID, MetadataDeadTime, err))
 	}
 	d.Message = &message.Message{UUID: m.UUID, Metadata: maps.Clone(md), Payload: bytes.Clone(m.Payload)}
-	for _, name := range [...]string{MetadataDeadTopic, MetadataDeadGroup, MetadataDeadCause, MetadataDeadStack, MetadataDeadAttempts, MetadataDeadTime} {
+	for _, name := range [...]string{MetadataDeadTopic, MetadataDeadGroup, MetadataDeadCause, MetadataDeadStack, MetadataDeadAttempts, MetadataDeadTime, MetadataDeadAgain} {
 		delete(d.Message.Metadata, name)
 	}
 	return d, nil
 }
 
 // Redrive sends the event back to its topic, for the group that failed on it
-// and no other. The event keeps its id, so an inbox that did apply it drops it.
+// and no other. The event keeps its id, so an inbox that did apply it drops it,
+// and so do inboxes downstream with what it published before it failed.
 func (d DeadLetter) Redrive(ctx context.Context, to message.Publisher) error {
 	m := d.Message.Copy()
-	m.Metadata[MetadataRedriveGroup] = d.Group
+	m.Metadata[MetadataRedrive] = d.Topic + "/" + d.Group
 	m.SetContext(ctx)
 	return to.Publish(d.Topic, m)
 }
 
 // markDead makes m, a copy of an event, a dead letter.
-func markDead(m *message.Message, at Delivery, attempts int, cause error) {
+func markDead(m *message.Message, at Delivery, v verdict) {
+	delete(m.Metadata, driver.MetadataDue) // it has been; a broker without due times would refuse it
+	if _, dead := m.Metadata[MetadataDeadTopic]; dead {
+		m.Metadata[MetadataDeadAgain] = truncate(fmt.Sprintf("group %q: %s", at.Group, v.text), maxDeadCause)
+		return
+	}
 	m.Metadata[MetadataDeadTopic] = at.Topic
 	m.Metadata[MetadataDeadGroup] = at.Group
-	m.Metadata[MetadataDeadCause] = truncate(cause.Error(), maxDeadCause)
-	m.Metadata[MetadataDeadAttempts] = strconv.Itoa(attempts)
+	m.Metadata[MetadataDeadCause] = truncate(v.text, maxDeadCause)
+	m.Metadata[MetadataDeadAttempts] = strconv.Itoa(at.Attempt)
 	m.Metadata[MetadataDeadTime] = time.Now().UTC().Format(time.RFC3339Nano)
-	var p *PanicError
-	if errors.As(cause, &p) {
-		m.Metadata[MetadataDeadStack] = truncate(string(p.Stack), maxDeadStack)
+	if len(v.stack) > 0 {
+		m.Metadata[MetadataDeadStack] = truncate(string(v.stack), maxDeadStack)
 	}
-	delete(m.Metadata, MetadataRedriveGroup)
-	delete(m.Metadata, driver.MetadataDue) // it has been; a broker without due times would refuse it
 }
 
+// truncate cuts s between characters.
 func truncate(s string, limit int) string {
 	if len(s) <= limit {
 		return s
 	}
-	return s[:limit-3] + "..."
+	cut := limit - 3
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "..."
 }
 
 // PanicError is the error of a handler that panicked.

@@ -111,23 +111,50 @@ func unwrapStructured(m *message.Message) error {
 	delete(m.Metadata, MetadataContentType)
 	m.Payload = nil
 	for name, raw := range fields {
-		if err := unwrapField(m, name, raw); err != nil {
+		if err := unwrapAttribute(m, name, raw); err != nil {
 			return fmt.Errorf("event %s: structured CloudEvent: attribute %s: %w", m.UUID, name, err)
 		}
+	}
+	if err := unwrapData(m, fields); err != nil {
+		return fmt.Errorf("event %s: structured CloudEvent: %w", m.UUID, err)
 	}
 	return nil
 }
 
-func unwrapField(m *message.Message, name string, raw json.RawMessage) error {
-	switch name {
-	case "data":
-		m.Payload = message.Payload(raw)
-		if m.Metadata[MetadataContentType] == "" {
-			m.Metadata[MetadataContentType] = JSON.ContentType()
+// unwrapData follows section 3.1 of the CloudEvents JSON format: data of a JSON
+// content type, which is the default, stands as it is, other text as a string,
+// bytes as data_base64.
+func unwrapData(m *message.Message, fields map[string]json.RawMessage) error {
+	if raw, ok := fields["data_base64"]; ok {
+		if err := json.Unmarshal(raw, (*[]byte)(&m.Payload)); err != nil {
+			return fmt.Errorf("data_base64: %w", err)
 		}
 		return nil
-	case "data_base64":
-		return json.Unmarshal(raw, (*[]byte)(&m.Payload))
+	}
+	raw, ok := fields["data"]
+	if !ok {
+		return nil
+	}
+	if m.Metadata[MetadataContentType] == "" {
+		m.Metadata[MetadataContentType] = JSON.ContentType()
+	}
+	m.Payload = message.Payload(raw)
+	var text string
+	if !isJSON(m.Metadata[MetadataContentType]) && json.Unmarshal(raw, &text) == nil {
+		m.Payload = message.Payload(text)
+	}
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	return strings.HasSuffix(mediaType, "/json") || strings.HasSuffix(mediaType, "+json")
+}
+
+func unwrapAttribute(m *message.Message, name string, raw json.RawMessage) error {
+	if name == "data" || name == "data_base64" {
+		return nil
 	}
 	var value any
 	if err := json.Unmarshal(raw, &value); err != nil || value == nil {

@@ -33,8 +33,9 @@ func Permanent(err error) error { return driver.Permanent(err) }
 func IsPermanent(err error) bool { return driver.IsPermanent(err) }
 
 // RetryAfter gives an error the delay after which trying again makes sense. A
-// handler that returns it skips its retries in place and is called again
-// after d, or later where the retry policy says so. It returns nil for nil.
+// handler that returns it is called again after d, or later where the retry
+// policy says so: by a redelivery or, if none is left, by a try in place. It
+// returns nil for nil.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
 		return nil

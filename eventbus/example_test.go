@@ -126,7 +126,7 @@ func ExampleRetryPolicy() {
 // Any Watermill adapter can be the broker.
 func ExampleFromWatermill() {
 	pubSub := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
-	bus, err := eventbus.FromWatermill(eventbus.Watermill{
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{
 		Publisher:  pubSub,
 		Subscriber: func(group string) (message.Subscriber, error) { return pubSub, nil },
 	})
@@ -141,7 +141,7 @@ func ExampleFromWatermill() {
 		fmt.Println("hello,", e.Data.Name)
 		stop()
 		return nil
-	})
+	}, eventbus.Unordered()) // this adapter keeps no order per key
 	if err := UsersCreated.Publish(ctx, bus, UserCreated{"Ada"}); err != nil {
 		panic(err)
 	}

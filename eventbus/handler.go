@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -22,6 +21,7 @@ type handler struct {
 	group   string
 	cfg     handlerConfig
 	call    message.NoPublishHandlerFunc
+	keyed   bool // the topic orders its events by key
 
 	// set by start
 	chain    message.HandlerFunc
@@ -67,13 +67,17 @@ func (h *handler) checkCapabilities() error {
 		return nil
 	}
 	can, p := b.Capabilities(), h.cfg.retry
+	var errs []error
+	if h.keyed && !can.KeyOrder && !h.cfg.unordered {
+		errs = append(errs, fmt.Errorf("the topic is ordered by key (KeyBy): %w (%s); accept that with eventbus.Unordered", ErrUnsupported, b.name))
+	}
 	if len(p.Delays) > 0 && !p.KeepOrder && !can.Delay {
-		return fmt.Errorf("delayed retries that let other events overtake: %w (%s); set KeepOrder or leave Delays empty", ErrUnsupported, b.name)
+		errs = append(errs, fmt.Errorf("delayed retries that let other events overtake: %w (%s); set KeepOrder or leave Delays empty", ErrUnsupported, b.name))
 	}
 	if p.KeepOrder && !can.KeyOrder {
-		return fmt.Errorf("KeepOrder: order per key: %w (%s)", ErrUnsupported, b.name)
+		errs = append(errs, fmt.Errorf("KeepOrder: order per key: %w (%s)", ErrUnsupported, b.name))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // start prepares the handler for its deliveries. drain ends the intake, hard
@@ -91,45 +95,16 @@ func (h *handler) subscription() driver.Subscription {
 	return driver.Subscription{Topic: h.topic, Group: h.group, Concurrency: h.cfg.concurrency, Start: h.cfg.start, Handle: h.deliver}
 }
 
-// redeliver gives an event back, to be had again at once.
-var redeliver = driver.Result{Redeliver: true, Hold: true}
+// giveBack returns an event to the broker for no fault of its own.
+var giveBack = driver.Result{Redeliver: true, Hold: true, Uncounted: true}
 
-// incoming is a delivery with what its tries and a dead letter start from.
-type incoming struct {
-	*driver.Delivery
-	values   context.Context  // what the subscriber put into the message's context
-	payload  []byte           // what each try begins with
-	arrived  []byte           // payload and metadata as they came, for the dead letter
-	metadata message.Metadata // the message's own unless unwrapping has changed that
-	first    handling         // context of the first try, mostly the only one
-}
-
-// receive prepares a delivery for its handler. Errors are permanent.
-func receive(d *driver.Delivery) (*incoming, error) {
-	m := d.Message
-	if m.Metadata == nil {
-		m.Metadata = message.Metadata{}
-	}
-	if eventID(m) == "" {
-		m.UUID = d.Topic + "/" + d.Position.String()
-	}
-	in := &incoming{Delivery: d, values: m.Context(), arrived: m.Payload, metadata: m.Metadata}
-	if isStructured(m) {
-		in.metadata = maps.Clone(m.Metadata)
-		if err := unwrapStructured(m); err != nil {
-			return in, Permanent(fmt.Errorf("topic %q: %w", d.Topic, err))
-		}
-	}
-	in.payload = m.Payload
-	return in, nil
-}
-
-// deliver is the failure path: tries in place, delayed redelivery, dead letter.
+// deliver is the way of an event: tries in place, delayed redelivery, dead
+// letter.
 func (h *handler) deliver(d *driver.Delivery) driver.Result {
 	h.running.Add(1)
 	defer h.running.Add(-1)
-	if to := d.Message.Metadata[MetadataRedriveGroup]; to != "" && to != h.group {
-		return driver.Result{} // a dead letter sent back to another group
+	if forOthers(d.Message, d.Topic, h.group) {
+		return driver.Result{}
 	}
 	in, err := receive(d)
 	for try := 1; ; try++ {
@@ -139,41 +114,37 @@ func (h *handler) deliver(d *driver.Delivery) driver.Result {
 		if err == nil {
 			return driver.Result{}
 		}
-		if res, done := h.fail(in, try, err); done {
+		if res, done := h.fail(in, try, judge(err)); done {
 			return res
 		}
 		err = nil
 	}
 }
 
-// fail decides what follows a failed try. Not done means another try, in place.
-func (h *handler) fail(in *incoming, try int, err error) (res driver.Result, done bool) {
+// fail does what the policy says about a failed try. Not done means another
+// try, in place.
+func (h *handler) fail(in *incoming, try int, v verdict) (res driver.Result, done bool) {
 	if h.hard.Err() != nil {
-		return redeliver, true
+		return giveBack, true
 	}
-	policy, log := h.cfg.retry, h.log.With("event_id", eventID(in.Message), "attempt", in.Attempt, "error", err)
-	_, later := retryAfter(err)
-	switch {
-	case IsPermanent(err):
-		return h.bury(in, try, err, log), true
-	case try < policy.Tries && !later:
-		return redeliver, !h.pause(policy.backoff(try))
+	log := h.log.With("event_id", in.cause.id, "attempt", in.Attempt, "error", v.text)
+	switch next, pause := h.cfg.retry.decide(in.Attempt, try, v); next {
+	case tryAgain:
+		return giveBack, !h.pause(pause)
+	case redeliver:
+		log.Warn("eventbus: handler failed, the event will be delivered again", "delay", pause)
+		return driver.Result{Redeliver: true, Delay: pause, Hold: h.cfg.retry.KeepOrder}, true
 	}
-	if delay, ok := policy.delay(in.Attempt, err); ok {
-		log.Warn("eventbus: handler failed, the event will be delivered again", "delay", delay)
-		return driver.Result{Redeliver: true, Delay: delay, Hold: policy.KeepOrder}, true
-	}
-	return h.bury(in, try, err, log), true
+	return h.bury(in, v, log), true
 }
 
 // try calls the handler once, in a context of its own.
 func (h *handler) try(in *incoming, try int) (err error) {
 	m, c := in.Message, &in.first
 	if try > 1 {
-		c = new(handling)
+		c, m = new(handling), in.again()
 	}
-	m.Payload = in.payload
-	c.parent, c.values, c.service, c.message = h.hard, in.values, h.service.name, m
+	c.parent, c.values, c.service, c.cause = h.hard, in.values, h.service.name, &in.cause
 	c.delivery = Delivery{Topic: in.Topic, Group: h.group, Attempt: in.Attempt}
 	if h.cfg.timeout > 0 {
 		c.deadline = time.Now().Add(h.cfg.timeout)
@@ -202,19 +173,4 @@ func (h *handler) pause(d time.Duration) bool {
 	case <-h.draining:
 		return false
 	}
-}
-
-// bury publishes a dead letter. If that fails the event is kept, and its key
-// waits: dropping it or overtaking it would both be worse.
-func (h *handler) bury(in *incoming, try int, cause error, log *slog.Logger) driver.Result {
-	attempts := (in.Attempt-1)*h.cfg.retry.Tries + try
-	m := &message.Message{UUID: in.Message.UUID, Metadata: maps.Clone(in.metadata), Payload: in.arrived}
-	markDead(m, Delivery{Topic: in.Topic, Group: h.group}, attempts, cause)
-	m.SetContext(h.hard)
-	if err := h.service.bus.Publish(h.service.cfg.deadLetters, m); err != nil {
-		log.Error("eventbus: dead letter could not be published, the event is kept and tried again", "dead_letter_topic", h.service.cfg.deadLetters, "publish_error", err)
-		return driver.Result{Redeliver: true, Hold: true, Delay: maxBackoff}
-	}
-	log.Error("eventbus: event went to the dead-letter topic", "dead_letter_topic", h.service.cfg.deadLetters, "tries", attempts)
-	return driver.Result{}
 }

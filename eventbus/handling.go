@@ -1,6 +1,7 @@
 package eventbus
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ type handling struct {
 	values   context.Context // what the subscriber put into the message's context
 	service  string
 	delivery Delivery
-	message  *message.Message
+	cause    *cause
 	deadline time.Time // zero: none
 
 	mu        sync.Mutex
@@ -144,14 +145,7 @@ func (h *handling) nextID(topic string) string {
 		n = 1
 		h.published = append(h.published, published{topic, n})
 	}
-	return derivedID(eventID(h.message), h.delivery.Group, topic, n)
-}
-
-func eventID(m *message.Message) string {
-	if id := m.Metadata[MetadataID]; id != "" {
-		return id
-	}
-	return m.UUID
+	return derivedID(*h.cause, h.delivery.Group, topic, n)
 }
 
 // inherit writes what m has from the event that is being handled, or from ctx.
@@ -164,12 +158,12 @@ func inherit(ctx context.Context, h *handling, m *message.Message) {
 		m.Metadata[MetadataCorrelationID] = correlation
 		return
 	}
-	id, from := eventID(h.message), h.message.Metadata
-	m.Metadata[MetadataCausationID] = id
-	m.Metadata[MetadataCorrelationID] = id
-	for _, name := range [...]string{MetadataCorrelationID, MetadataTraceParent, MetadataTraceState} {
-		if v := from[name]; v != "" {
-			m.Metadata[name] = v
-		}
+	m.Metadata[MetadataCausationID] = h.cause.id
+	m.Metadata[MetadataCorrelationID] = cmp.Or(h.cause.correlation, h.cause.id)
+	if h.cause.traceParent != "" {
+		m.Metadata[MetadataTraceParent] = h.cause.traceParent
+	}
+	if h.cause.traceState != "" {
+		m.Metadata[MetadataTraceState] = h.cause.traceState
 	}
 }

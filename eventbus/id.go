@@ -36,12 +36,13 @@ func NewID() string {
 }
 
 // derivedID names the n-th event that consumer publishes to topic while
-// handling parent. Handling parent again gives the same ids, so every inbox
-// downstream drops the repeats. It is a UUIDv8 (RFC 9562): the timestamp bits
-// of a UUIDv7 parent, which keep the locality of indexes, then SHA-256.
-func derivedID(parent, consumer, topic string, n int) string {
+// handling parent, which its source, id and topic identify. Handling parent
+// again gives the same ids, so every inbox downstream drops the repeats. It is a
+// UUIDv8 (RFC 9562): the timestamp bits of a UUIDv7 parent, which keep the
+// locality of indexes, then SHA-256.
+func derivedID(parent cause, consumer, topic string, n int) string {
 	h := sha256.New()
-	for _, part := range []string{parent, consumer, topic} {
+	for _, part := range []string{parent.source, parent.id, parent.topic, consumer, topic} {
 		var size [4]byte
 		binary.BigEndian.PutUint32(size[:], uint32(len(part)))
 		h.Write(size[:])
@@ -51,7 +52,7 @@ func derivedID(parent, consumer, topic string, n int) string {
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
 	id := uuid.UUID(sum[:16])
-	if p, err := uuid.Parse(parent); err == nil && (p.Version() == 7 || p.Version() == 8) {
+	if p, err := uuid.Parse(parent.id); err == nil && (p.Version() == 7 || p.Version() == 8) {
 		copy(id[:6], p[:6])
 	}
 	id[6] = id[6]&0x0f | 0x80

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,8 +59,9 @@ func WithDueTime(at time.Time) PublishOption {
 	return func(p *publication) { p.due = at }
 }
 
-// WithMetadata adds a header of the caller's own. Names that the envelope uses
-// are refused when publishing.
+// WithMetadata adds a header of the caller's own. The names of the envelope's
+// attributes, and those that begin with "millrace_", are refused when publishing;
+// ce_traceparent and ce_tracestate replace the inherited trace.
 func WithMetadata(name, value string) PublishOption {
 	return func(p *publication) {
 		if p.metadata == nil {
@@ -170,9 +173,15 @@ func (t Topic[T]) stamp(m *message.Message, p publication) {
 	}
 }
 
+// reserved names can't be set by WithMetadata. A trace may.
+var reserved = []string{
+	MetadataSpecVersion, MetadataID, MetadataSource, MetadataType, MetadataSubject, MetadataTime, MetadataDataSchema,
+	MetadataContentType, MetadataKey, MetadataCorrelationID, MetadataCausationID, "",
+}
+
 func addMetadata(m *message.Message, topic string, own map[string]string) error {
 	for name, value := range own {
-		if _, taken := m.Metadata[name]; taken || name == "" {
+		if slices.Contains(reserved, name) || strings.HasPrefix(name, "millrace_") {
 			return Permanent(fmt.Errorf("eventbus: publish to topic %q: metadata %q is part of the envelope", topic, name))
 		}
 		m.Metadata[name] = value

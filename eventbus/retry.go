@@ -88,15 +88,36 @@ func (p RetryPolicy) backoff(try int) time.Duration {
 	return d - rand.N(d/2+1)
 }
 
+// next is what follows a failed try.
+type next int
+
+const (
+	tryAgain  next = iota // in place
+	redeliver             // give it back, to come again later
+	deadEnd               // to the dead-letter topic
+)
+
+// decide says what follows try number try of delivery number attempt, and after
+// which pause. Who asks for a delay by RetryAfter gets it by redelivery, or in
+// place where there is none left.
+func (p RetryPolicy) decide(attempt, try int, v verdict) (next, time.Duration) {
+	delay, redeliveries := p.delay(attempt)
+	switch {
+	case v.permanent:
+		return deadEnd, 0
+	case try < p.Tries && !(v.asked && redeliveries):
+		return tryAgain, max(p.backoff(try), v.after)
+	case redeliveries:
+		return redeliver, max(delay, v.after)
+	}
+	return deadEnd, 0
+}
+
 // delay returns the pause before the delivery that follows the given one, or
 // false when the policy has no more.
-func (p RetryPolicy) delay(attempt int, err error) (time.Duration, bool) {
+func (p RetryPolicy) delay(attempt int) (time.Duration, bool) {
 	if attempt > p.Redeliveries || len(p.Delays) == 0 {
 		return 0, false
 	}
-	d := p.Delays[min(attempt, len(p.Delays))-1]
-	if asked, ok := retryAfter(err); ok {
-		d = max(d, asked)
-	}
-	return d, true
+	return p.Delays[min(attempt, len(p.Delays))-1], true
 }

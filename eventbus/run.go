@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
@@ -30,6 +31,10 @@ func (s *Service) Run(ctx context.Context) error {
 	r := newRun(ctx, s)
 	defer r.end()
 	if err := r.subscribe(ctx); err != nil {
+		r.abandon()
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	r.start()
@@ -51,6 +56,7 @@ type run struct {
 	stopHard                context.CancelCauseFunc
 
 	handling, running sync.WaitGroup // consumers, runners
+	returned          []atomic.Bool  // which consumers have
 
 	mu     sync.Mutex
 	errs   []error
@@ -81,11 +87,20 @@ func (r *run) subscribe(ctx context.Context) error {
 	return nil
 }
 
+// abandon gives up the memberships of a run that could not get all of them.
+func (r *run) abandon() {
+	r.stopIntake()
+	for _, c := range r.consumers {
+		_ = c.Run(r.intake) // the error that led here counts
+	}
+}
+
 func (r *run) start() {
+	r.returned = make([]atomic.Bool, len(r.consumers))
 	for i, runner := range r.service.runners {
 		r.running.Go(func() {
 			err := runner.Run(r.runners)
-			if r.runners.Err() == nil || err != nil {
+			if r.runners.Err() == nil || err != nil && !errors.Is(err, context.Canceled) {
 				r.fail(fmt.Errorf("runner %d (%T) ended: %w", i+1, runner, orEarly(err)))
 			}
 		})
@@ -93,6 +108,7 @@ func (r *run) start() {
 	for i, c := range r.consumers {
 		h := r.service.handlers[i]
 		r.handling.Go(func() {
+			defer r.returned[i].Store(true)
 			if err := c.Run(r.intake); r.intake.Err() == nil || err != nil {
 				r.fail(fmt.Errorf("%s: %w", h, orEarly(err)))
 			}
@@ -122,7 +138,9 @@ func (r *run) stop() error {
 	if !within(r.service.cfg.drainTimeout, &r.handling) {
 		r.stopHard(ErrShutdown)
 		if !within(lastGrace, &r.handling) {
-			r.fail(r.stuck())
+			if err := r.stuck(); err != nil {
+				r.fail(err)
+			}
 		}
 	}
 	r.stopRunners()
@@ -144,12 +162,16 @@ func (r *run) end() {
 	r.stopRunners()
 }
 
-// stuck names the handlers that ignore the end of their context.
+// stuck names the handlers that ignore the end of their context, and the
+// consumers that don't return all the same.
 func (r *run) stuck() error {
 	var errs []error
-	for _, h := range r.service.handlers {
-		if n := h.running.Load(); n > 0 {
+	for i, h := range r.service.handlers {
+		switch n := h.running.Load(); {
+		case n > 0:
 			errs = append(errs, fmt.Errorf("%s: %d calls still run %v after their context ended; they must watch ctx", h, n, lastGrace))
+		case !r.returned[i].Load():
+			errs = append(errs, fmt.Errorf("%s: the broker's consumer did not return although no call runs", h))
 		}
 	}
 	return errors.Join(errs...)

@@ -88,6 +88,7 @@ type handlerConfig struct {
 	timeout     time.Duration
 	retry       RetryPolicy
 	start       driver.Start
+	unordered   bool
 }
 
 // Named gives a handler a name of its own and with it a consumer group of its
@@ -112,6 +113,12 @@ func Timeout(d time.Duration) HandlerOption {
 // Retry sets what happens when the handler fails; see RetryPolicy.
 func Retry(p RetryPolicy) HandlerOption {
 	return func(c *handlerConfig) { c.retry = p }
+}
+
+// Unordered accepts that a topic with KeyBy is read from a broker that keeps no
+// order per key. Without it such a service is refused at start.
+func Unordered() HandlerOption {
+	return func(c *handlerConfig) { c.unordered = true }
 }
 
 // StartNewest makes a group that has never read the topic begin with the events
@@ -148,33 +155,33 @@ func Subscribe[T any](s *Service, topic Topic[T], h func(context.Context, Event[
 		s.errs = append(s.errs, errors.New("the zero Topic can't be subscribed to; make one with NewTopic"))
 		return
 	}
-	if h == nil {
-		s.handle(topic.name, nil, opts...)
-		return
-	}
-	s.handle(topic.name, func(m *message.Message) error {
-		e, err := topic.Decode(m)
-		if err != nil {
-			return err
+	var call message.NoPublishHandlerFunc
+	if h != nil {
+		call = func(m *message.Message) error {
+			e, err := topic.Decode(m)
+			if err != nil {
+				return err
+			}
+			return h(m.Context(), e)
 		}
-		return h(m.Context(), e)
-	}, opts...)
+	}
+	s.handle(topic.name, call, opts).keyed = topic.key != nil
 }
 
 // Handle is Subscribe for untyped messages. The message belongs to h; its
 // context is the handler's, to publish with; its Ack and Nack have no effect.
 func (s *Service) Handle(topic string, h message.NoPublishHandlerFunc, opts ...HandlerOption) {
 	if h == nil {
-		s.handle(topic, nil, opts...)
+		s.handle(topic, nil, opts)
 		return
 	}
 	s.handle(topic, func(m *message.Message) error {
 		m.Payload = bytes.Clone(m.Payload)
 		return h(m)
-	}, opts...)
+	}, opts)
 }
 
-func (s *Service) handle(topic string, h message.NoPublishHandlerFunc, opts ...HandlerOption) {
+func (s *Service) handle(topic string, call message.NoPublishHandlerFunc, opts []HandlerOption) *handler {
 	c := s.cfg.defaults
 	for _, opt := range opts {
 		opt(&c)
@@ -183,12 +190,15 @@ func (s *Service) handle(topic string, h message.NoPublishHandlerFunc, opts ...H
 	if c.name != "" {
 		group += "." + c.name
 	}
-	s.handlers = append(s.handlers, &handler{service: s, topic: topic, group: group, cfg: c, call: h})
+	h := &handler{service: s, topic: topic, group: group, cfg: c, call: call}
+	s.handlers = append(s.handlers, h)
+	return h
 }
 
 // Use wraps every handler in Watermill middlewares, the first one outermost.
 // They run once per try, inside the recovery of panics, the retries and the
-// timeout; so a middleware needs none of its own.
+// timeout; so a middleware needs none of its own. It may replace a message's
+// fields and metadata but not write into its payload, which may be shared.
 func (s *Service) Use(m ...message.HandlerMiddleware) {
 	s.middleware = append(s.middleware, m...)
 }
@@ -201,7 +211,7 @@ func (s *Service) Add(r ...Runner) { s.runners = append(s.runners, r...) }
 func (s *Service) Name() string { return s.name }
 
 // Ready is closed when Run has joined all consumer groups: events published
-// from then on will be handled.
+// from then on will be handled. It stays open if Run fails before.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // Validate returns everything that is wrong with the service's declaration or
@@ -224,6 +234,11 @@ func (s *Service) Validate() error {
 	for i, r := range s.runners {
 		if r == nil {
 			report(fmt.Errorf("runner %d is nil", i+1))
+		}
+	}
+	for i, m := range s.middleware {
+		if m == nil {
+			report(fmt.Errorf("middleware %d is nil", i+1))
 		}
 	}
 	taken := map[string]bool{}

@@ -95,7 +95,7 @@ func TestFailurePathRetriesInPlaceThenDelayedThenDeadLetter(t *testing.T) {
 		d := <-dead
 		require.Equal(t, []time.Duration{0, 0, 10 * time.Second, 10 * time.Second}, calls)
 		require.Equal(t, "no connection", d.Cause)
-		require.Equal(t, 4, d.Attempts)
+		require.Equal(t, 2, d.Attempts)
 		require.Equal(t, "orders.placed", d.Topic)
 		require.JSONEq(t, `{"OrderID":"o-1","Total":42}`, string(d.Message.Payload))
 		require.NoError(t, stop())

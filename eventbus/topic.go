@@ -25,7 +25,9 @@ type topicConfig struct {
 type TopicOption func(*topicConfig)
 
 // KeyBy orders the events of a topic by key: events with the same key are
-// handled one at a time and in publish order. An empty key means no order.
+// handled one at a time and in publish order. An empty key means no order. An
+// event that fails and waits for a delayed retry is overtaken by later ones of its
+// key, unless the handler's RetryPolicy has KeepOrder.
 func KeyBy[T any](key func(T) string) TopicOption {
 	return func(c *topicConfig) { c.key = key }
 }

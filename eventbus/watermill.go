@@ -13,10 +13,9 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
 )
 
-// Watermill makes a Bus of any Watermill publisher and subscriber.
-type Watermill struct {
-	// Publisher to publish with. The Bus closes it. May be nil if nothing is
-	// published, dead letters included.
+// WatermillConfig hands a Watermill publisher and subscriber to FromWatermill.
+type WatermillConfig struct {
+	// Publisher to publish with, dead letters included. The Bus closes it.
 	Publisher message.Publisher
 
 	// Subscriber returns the subscriber for a consumer group; where groups are
@@ -31,10 +30,12 @@ type Watermill struct {
 
 // FromWatermill makes a Bus of a Watermill adapter. Drain-first shutdown,
 // retries in place, dead letters and order per key within what the adapter
-// hands out at a time work as on any Bus; the rest is up to the adapter.
-func FromWatermill(w Watermill, opts ...BusOption) (*Bus, error) {
-	if w.Publisher == nil && w.Subscriber == nil {
-		return nil, errors.New("eventbus: FromWatermill: neither a publisher nor a subscriber is given")
+// hands out at a time work as on any Bus; the rest is up to the adapter. A
+// message without a UUID gets a fresh id at each delivery, by which no inbox can
+// recognise it.
+func FromWatermill(w WatermillConfig, opts ...BusOption) (*Bus, error) {
+	if w.Publisher == nil {
+		return nil, errors.New("eventbus: FromWatermill: the publisher is nil; even who only subscribes needs one, for dead letters")
 	}
 	if w.Capabilities.Delay {
 		return nil, fmt.Errorf("eventbus: FromWatermill: delayed delivery: %w", ErrUnsupported)
@@ -44,7 +45,7 @@ func FromWatermill(w Watermill, opts ...BusOption) (*Bus, error) {
 
 // adapter is the driver.Broker over Watermill's interfaces.
 type adapter struct {
-	w      Watermill
+	w      WatermillConfig
 	mu     sync.Mutex
 	subs   []message.Subscriber
 	closed bool
@@ -53,8 +54,8 @@ type adapter struct {
 func (a *adapter) Capabilities() driver.Capabilities { return a.w.Capabilities }
 
 func (a *adapter) Publish(topic string, messages ...*message.Message) error {
-	if a.w.Publisher == nil {
-		return fmt.Errorf("topic %q: %w: no Watermill publisher was given", topic, ErrUnsupported)
+	if a.isClosed() {
+		return fmt.Errorf("topic %q: %w", topic, ErrClosed)
 	}
 	return a.w.Publisher.Publish(topic, messages...)
 }
@@ -62,6 +63,9 @@ func (a *adapter) Publish(topic string, messages ...*message.Message) error {
 func (a *adapter) Subscribe(_ context.Context, s driver.Subscription) (driver.Consumer, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
+	}
+	if a.isClosed() {
+		return nil, fmt.Errorf("topic %q: %w", s.Topic, ErrClosed)
 	}
 	if a.w.Subscriber == nil {
 		return nil, fmt.Errorf("topic %q: %w: no Watermill subscriber was given", s.Topic, ErrUnsupported)
@@ -84,19 +88,23 @@ func (a *adapter) Subscribe(_ context.Context, s driver.Subscription) (driver.Co
 
 func (a *adapter) Close() error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
+	subs, closed := a.subs, a.closed
+	a.subs, a.closed = nil, true
+	a.mu.Unlock()
+	if closed {
 		return nil
 	}
-	a.closed = true
 	var errs []error
-	for _, s := range a.subs {
+	for _, s := range subs {
 		errs = append(errs, s.Close())
 	}
-	if a.w.Publisher != nil {
-		errs = append(errs, a.w.Publisher.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.w.Publisher.Close())...)
+}
+
+func (a *adapter) isClosed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.closed
 }
 
 type adapterConsumer struct {
@@ -135,6 +143,9 @@ func (c *adapterConsumer) Run(ctx context.Context) error {
 
 func (c *adapterConsumer) handle(it *dispatch.Item[*message.Message]) {
 	m := it.Record
+	if m.UUID == "" {
+		m.UUID = NewID() // there is no position to name it by
+	}
 	res := c.sub.Handle(&driver.Delivery{
 		Message: m,
 		Topic:   c.sub.Topic,
@@ -183,7 +194,12 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	out := make(chan *message.Message)
 	consumer, err := s.bus.broker.Subscribe(ctx, driver.Subscription{
 		Topic: topic, Group: s.group, Concurrency: subscriberConcurrency,
-		Handle: func(d *driver.Delivery) driver.Result { return handOut(ctx, out, d) },
+		Handle: func(d *driver.Delivery) driver.Result {
+			if forOthers(d.Message, topic, s.group) {
+				return driver.Result{}
+			}
+			return handOut(ctx, out, d)
+		},
 	})
 	if err != nil {
 		cancel()
@@ -206,6 +222,7 @@ func handOut(ctx context.Context, out chan<- *message.Message, d *driver.Deliver
 	defer cancel()
 	m := message.NewMessageWithContext(ctx, d.Message.UUID, d.Message.Payload)
 	m.Metadata = d.Message.Metadata
+	delete(m.Metadata, MetadataRedrive)
 	select {
 	case out <- m:
 	case <-ctx.Done():

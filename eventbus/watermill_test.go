@@ -90,7 +90,7 @@ func TestWatermillRouterOnABus(t *testing.T) {
 // goChannel is a Bus over Watermill's in-memory Pub/Sub.
 func goChannel(t *testing.T) *eventbus.Bus {
 	ps := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
-	bus, err := eventbus.FromWatermill(eventbus.Watermill{
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{
 		Publisher:  ps,
 		Subscriber: func(string) (message.Subscriber, error) { return ps, nil },
 	})
@@ -111,17 +111,17 @@ func TestServiceOnAWatermillAdapter(t *testing.T) {
 		}
 		got <- e
 		return nil
-	})
+	}, eventbus.Unordered())
 	eventbus.Subscribe(svc, ordersBilled, func(context.Context, eventbus.Event[orderPlaced]) error {
 		return errors.New("fails always")
-	})
+	}, eventbus.Unordered())
 	ops := eventbus.NewService("ops", bus)
 	ops.Handle("billing.dead-letter", readDeadLetter(dead))
 	stopOps, stop := run(t, ops), run(t, svc)
 	require.NoError(t, ordersPlaced.Publish(t.Context(), bus, orderPlaced{"o-1", 1}))
 	require.Equal(t, "o-1", (<-got).Data.OrderID)
 	require.NoError(t, ordersBilled.Publish(t.Context(), bus, orderPlaced{"o-2", 1}))
-	require.Equal(t, 2, (<-dead).Attempts, "no due times on this broker, so no delayed retries by default")
+	require.Equal(t, 1, (<-dead).Attempts, "no due times on this broker, so no delayed retries by default")
 	require.NoError(t, stop())
 	require.NoError(t, stopOps())
 }
@@ -129,7 +129,7 @@ func TestServiceOnAWatermillAdapter(t *testing.T) {
 func TestHandlerSeesWhatTheAdapterPutIntoTheContext(t *testing.T) {
 	type key struct{}
 	messages := make(chan *message.Message, 1)
-	bus, err := eventbus.FromWatermill(eventbus.Watermill{Subscriber: func(string) (message.Subscriber, error) {
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{Publisher: &nullPublisher{}, Subscriber: func(string) (message.Subscriber, error) {
 		return chanSubscriber(messages), nil
 	}})
 	require.NoError(t, err)
@@ -147,6 +147,51 @@ func TestHandlerSeesWhatTheAdapterPutIntoTheContext(t *testing.T) {
 	require.NoError(t, stop())
 }
 
+// Adapters leave the UUID empty for foreign messages; they must not all get one
+// id, or an inbox would drop all but the first.
+func TestForeignMessagesWithoutIDsAreToldApart(t *testing.T) {
+	messages := make(chan *message.Message, 2)
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{Publisher: &nullPublisher{}, Subscriber: func(string) (message.Subscriber, error) {
+		return chanSubscriber(messages), nil
+	}})
+	require.NoError(t, err)
+	got := make(chan string, 2)
+	svc := eventbus.NewService("billing", bus)
+	eventbus.Subscribe(svc, ordersPlaced, func(_ context.Context, e eventbus.Event[orderPlaced]) error {
+		got <- e.ID
+		return nil
+	}, eventbus.Unordered())
+	stop := run(t, svc)
+	messages <- message.NewMessage("", []byte("{}"))
+	messages <- message.NewMessage("", []byte("{}"))
+	require.NotEqual(t, <-got, <-got)
+	require.NoError(t, stop())
+}
+
+func TestFailedStartGivesUpWhatItHadSubscribedTo(t *testing.T) {
+	subscribed := make(chan context.Context, 1)
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{Publisher: &nullPublisher{}, Subscriber: func(group string) (message.Subscriber, error) {
+		if group == "billing.second" {
+			return nil, errors.New("no such group")
+		}
+		return contextSubscriber(subscribed), nil
+	}})
+	require.NoError(t, err)
+	svc := eventbus.NewService("billing", bus)
+	svc.Handle("orders.placed", func(*message.Message) error { return nil })
+	svc.Handle("orders.placed", func(*message.Message) error { return nil }, eventbus.Named("second"))
+	require.ErrorContains(t, svc.Run(t.Context()), "no such group")
+	require.Error(t, (<-subscribed).Err(), "the first subscription goes on")
+}
+
+type contextSubscriber chan context.Context
+
+func (c contextSubscriber) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	c <- ctx
+	return make(chan *message.Message), nil
+}
+func (contextSubscriber) Close() error { return nil }
+
 type chanSubscriber chan *message.Message
 
 func (c chanSubscriber) Subscribe(context.Context, string) (<-chan *message.Message, error) {
@@ -155,9 +200,9 @@ func (c chanSubscriber) Subscribe(context.Context, string) (<-chan *message.Mess
 func (chanSubscriber) Close() error { return nil }
 
 func TestFromWatermillRefusesWhatItCannotPromise(t *testing.T) {
-	_, err := eventbus.FromWatermill(eventbus.Watermill{})
-	require.EqualError(t, err, "eventbus: FromWatermill: neither a publisher nor a subscriber is given")
-	w := eventbus.Watermill{Publisher: &nullPublisher{}}
+	_, err := eventbus.FromWatermill(eventbus.WatermillConfig{})
+	require.EqualError(t, err, "eventbus: FromWatermill: the publisher is nil; even who only subscribes needs one, for dead letters")
+	w := eventbus.WatermillConfig{Publisher: &nullPublisher{}}
 	w.Capabilities.Delay = true
 	_, err = eventbus.FromWatermill(w)
 	require.ErrorIs(t, err, eventbus.ErrUnsupported)
@@ -165,7 +210,7 @@ func TestFromWatermillRefusesWhatItCannotPromise(t *testing.T) {
 
 func TestBusClosesTheWatermillPublisherOnce(t *testing.T) {
 	p := &nullPublisher{}
-	bus, err := eventbus.FromWatermill(eventbus.Watermill{Publisher: p})
+	bus, err := eventbus.FromWatermill(eventbus.WatermillConfig{Publisher: p})
 	require.NoError(t, err)
 	require.NoError(t, bus.Close())
 	require.NoError(t, bus.Close())

@@ -2,7 +2,6 @@ package eventbustest
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -14,9 +13,10 @@ import (
 )
 
 // Faults are failures that a broker or a crash may cause. Each rate is the
-// share of deliveries, from 0 to 1, that suffers it. What happens to a delivery
-// depends on the seed, its topic, group, position and attempt only, so a test
-// that publishes in the same order meets the same faults.
+// share of events, from 0 to 1, that suffers it, at most once per event and
+// group. Whom it hits depends on the seed, the topic, the group and the event's
+// position only, so a test that publishes in the same order meets the same
+// faults. What CrashAfterAck takes along depends on what runs at that moment.
 type Faults struct {
 	// Seed of all decisions; 0 means a random one. It is logged by the test.
 	Seed uint64
@@ -63,82 +63,107 @@ func (f Faults) inject(t testing.TB, b driver.Broker) driver.Broker {
 type faultyBroker struct {
 	driver.Broker
 	faults Faults
+
+	mu     sync.Mutex
+	groups map[string]*faultyGroup
 }
 
 func (b *faultyBroker) Subscribe(ctx context.Context, s driver.Subscription) (driver.Consumer, error) {
-	if s.Handle != nil {
-		f := &faultyHandler{Faults: b.faults, handle: s.Handle, group: s.Group, injected: map[driver.Position]int{}}
-		s.Handle = f.deliver
+	if handle := s.Handle; handle != nil {
+		g := b.group(s)
+		s.Handle = func(d *driver.Delivery) driver.Result { return g.deliver(d, handle) }
 	}
 	return b.Broker.Subscribe(ctx, s)
 }
 
-// faultyHandler decides the fate of each delivery to one subscription.
-type faultyHandler struct {
+func (b *faultyBroker) group(s driver.Subscription) *faultyGroup {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	name := s.Topic + "/" + s.Group
+	if b.groups == nil {
+		b.groups = map[string]*faultyGroup{}
+	}
+	if b.groups[name] == nil {
+		b.groups[name] = &faultyGroup{Faults: b.faults, name: name, suffered: map[suffering]bool{}, injected: map[driver.Position]int{}}
+	}
+	return b.groups[name]
+}
+
+// suffering is a fault that has hit an event.
+type suffering struct {
+	fault    string
+	position driver.Position
+}
+
+// faultyGroup decides the fate of each delivery to a group.
+type faultyGroup struct {
 	Faults
-	handle func(*driver.Delivery) driver.Result
-	group  string
+	name string
 
 	mu       sync.Mutex
+	suffered map[suffering]bool
 	injected map[driver.Position]int // redeliveries that the handler did not ask for
 	crashes  int
 }
 
-func (f *faultyHandler) deliver(d *driver.Delivery) driver.Result {
-	topic, position, attempt := d.Topic, d.Position, d.Attempt
-	if late := f.rolls("delay", topic, position, attempt, f.Delay); late || f.rolls("reorder", topic, position, attempt, f.Reorder) {
-		f.note(position)
-		return driver.Result{Redeliver: true, Hold: late, Delay: f.pause(topic, position, attempt)}
+func (g *faultyGroup) deliver(d *driver.Delivery, handle func(*driver.Delivery) driver.Result) driver.Result {
+	position := d.Position
+	if late := g.hits("delay", position, g.Delay); late || g.hits("reorder", position, g.Reorder) {
+		return g.inject(position, driver.Result{Redeliver: true, Hold: late, Delay: g.pause(position)})
 	}
-	f.mu.Lock()
-	d.Attempt -= f.injected[position]
-	crashes := f.crashes
-	f.mu.Unlock()
-	res := f.handle(d)
+	g.mu.Lock()
+	d.Attempt -= g.injected[position]
+	crashes := g.crashes
+	g.mu.Unlock()
+	res := handle(d)
 	if res.Redeliver {
 		return res
 	}
 	switch {
-	case f.crashedSince(crashes), f.rolls("crash before ack", topic, position, attempt, f.CrashBeforeAck):
-		f.note(position)
-		return driver.Result{Redeliver: true, Hold: true}
-	case f.rolls("duplicate", topic, position, attempt, f.Duplicate):
-		f.note(position)
-		return driver.Result{Redeliver: true, Delay: f.pause(topic, position, attempt)}
-	case f.rolls("crash after ack", topic, position, attempt, f.CrashAfterAck):
-		f.mu.Lock()
-		f.crashes++
-		f.mu.Unlock()
+	case g.crashedSince(crashes), g.hits("crash before ack", position, g.CrashBeforeAck):
+		return g.inject(position, driver.Result{Redeliver: true, Hold: true})
+	case g.hits("duplicate", position, g.Duplicate):
+		return g.inject(position, driver.Result{Redeliver: true, Delay: g.pause(position)})
+	case g.hits("crash after ack", position, g.CrashAfterAck):
+		g.mu.Lock()
+		g.crashes++
+		g.mu.Unlock()
 	}
 	return res
 }
 
-func (f *faultyHandler) note(p driver.Position) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.injected[p]++
+func (g *faultyGroup) inject(p driver.Position, res driver.Result) driver.Result {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.injected[p]++
+	return res
 }
 
-func (f *faultyHandler) crashedSince(crashes int) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.crashes != crashes
+func (g *faultyGroup) crashedSince(crashes int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.crashes != crashes
 }
 
-func (f *faultyHandler) rolls(fault, topic string, p driver.Position, attempt int, rate float64) bool {
-	return rate > 0 && float64(f.hash(fault, topic, p, attempt)>>11)/(1<<53) < rate
+// hits reports whether the event suffers the fault now.
+func (g *faultyGroup) hits(fault string, p driver.Position, rate float64) bool {
+	if rate == 0 || float64(g.hash(fault, p)>>11)/(1<<53) >= rate {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := g.suffered[suffering{fault, p}]
+	g.suffered[suffering{fault, p}] = true
+	return !before
 }
 
-func (f *faultyHandler) pause(topic string, p driver.Position, attempt int) time.Duration {
-	return 1 + time.Duration(f.hash("pause", topic, p, attempt)%uint64(f.MaxDelay))
+func (g *faultyGroup) pause(p driver.Position) time.Duration {
+	return 1 + time.Duration(g.hash("pause", p)%uint64(g.MaxDelay))
 }
 
-func (f *faultyHandler) hash(fault, topic string, p driver.Position, attempt int) uint64 {
+func (g *faultyGroup) hash(fault string, p driver.Position) uint64 {
 	h := fnv.New64a()
-	var seed [8]byte
-	binary.BigEndian.PutUint64(seed[:], f.Seed)
-	h.Write(seed[:])
-	_, _ = fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%d", fault, topic, f.group, p, attempt)
+	_, _ = fmt.Fprintf(h, "%d\x00%s\x00%s\x00%s", g.Seed, fault, g.name, p)
 	x := h.Sum64() // FNV leaves the high bits of similar inputs alike; mix them
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

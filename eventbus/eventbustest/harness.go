@@ -22,8 +22,9 @@ const inactivity = 5 * time.Second
 // are safe for concurrent use; those that fail the test must be called from the
 // test's goroutine.
 type Harness struct {
-	t   testing.TB
-	bus *eventbus.Bus
+	t      testing.TB
+	bus    *eventbus.Bus
+	memory *membus.Broker
 
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced at every step
@@ -41,12 +42,15 @@ type consumption struct{ topic, group, id string }
 // one, inject failures.
 func New(t testing.TB, faults ...Faults) *Harness {
 	t.Helper()
+	if len(faults) > 1 {
+		t.Fatal("eventbustest: New takes one Faults at most")
+	}
 	broker, err := membus.New(membus.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &Harness{
-		t: t, changed: make(chan struct{}),
+		t: t, memory: broker, changed: make(chan struct{}),
 		consumed: map[consumption]int{}, pending: map[consumption]int{}, groups: map[string]map[string]bool{},
 	}
 	var b driver.Broker = &recorder{Broker: broker, h: h}
@@ -105,7 +109,7 @@ func Published[T any](h *Harness, topic eventbus.Topic[T]) []eventbus.Event[T] {
 
 // AwaitPublished waits for an event of topic for which match returns true and
 // returns it; a nil match takes the first. The test fails when the bus has been
-// silent for five seconds.
+// silent for five seconds and nothing is waiting for its due time.
 func AwaitPublished[T any](h *Harness, topic eventbus.Topic[T], match func(eventbus.Event[T]) bool) eventbus.Event[T] {
 	h.t.Helper()
 	var found eventbus.Event[T]
@@ -161,9 +165,12 @@ func (h *Harness) DeadLetters() []eventbus.DeadLetter {
 	return dead
 }
 
-// await re-evaluates condition after every step until it holds or nothing moves.
+// await re-evaluates condition after every step until it holds or nothing
+// moves. While something waits for its due time it is patient, and ever more so:
+// that may be far away in virtual time.
 func (h *Harness) await(what string, condition func() bool) {
 	h.t.Helper()
+	patience, delayed := inactivity, 0
 	for {
 		h.mu.Lock()
 		changed := h.changed
@@ -171,12 +178,17 @@ func (h *Harness) await(what string, condition func() bool) {
 		if condition() {
 			return
 		}
-		silence := time.NewTimer(inactivity)
+		silence := time.NewTimer(patience)
 		select {
 		case <-changed:
 			silence.Stop()
+			patience = inactivity
 		case <-silence.C:
-			h.t.Fatalf("eventbustest: waited for %s, but the bus was silent for %v\n%s", what, inactivity, h.summary())
+			before := delayed
+			if delayed = h.memory.Delayed(); delayed == 0 && before == 0 {
+				h.t.Fatalf("eventbustest: waited for %s, but the bus was silent for %v\n%s", what, inactivity, h.summary())
+			}
+			patience *= 2
 		}
 	}
 }

@@ -94,6 +94,7 @@ func TestFaultsDoWhatTheySay(t *testing.T) {
 		inOrder bool
 	}{
 		"none":             {eventbustest.Faults{}, false, true},
+		"all twice":        {eventbustest.Faults{Duplicate: 1}, true, true},
 		"duplicate":        {eventbustest.Faults{Duplicate: 0.3}, true, true},
 		"delay":            {eventbustest.Faults{Delay: 0.3}, false, true},
 		"reorder":          {eventbustest.Faults{Reorder: 0.3}, false, false},
@@ -143,6 +144,29 @@ func TestSameSeedSameFaults(t *testing.T) {
 		return calls
 	}
 	require.Equal(t, play(), play())
+}
+
+func TestAwaitIdleWaitsForWhatIsDelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventbustest.New(t)
+		require.NoError(t, steps.Publish(t.Context(), h.Bus(), step{"a", 1}))
+		var calls atomic.Int32
+		late := eventbus.NewService("late", h.Bus())
+		eventbus.Subscribe(late, steps, func(context.Context, eventbus.Event[step]) error { return nil }, eventbus.StartNewest())
+		h.Start(late)
+		h.AwaitIdle()
+		svc := eventbus.NewService("count", h.Bus())
+		eventbus.Subscribe(svc, steps, func(_ context.Context, e eventbus.Event[step]) error {
+			if calls.Add(1); e.Attempt == 1 {
+				return fmt.Errorf("fails at first")
+			}
+			return nil
+		}, eventbus.Retry(eventbus.RetryPolicy{Tries: 1, Delays: []time.Duration{time.Hour}, KeepOrder: true}))
+		h.Start(svc)
+		require.NoError(t, steps.Publish(t.Context(), h.Bus(), step{"b", 1}, eventbus.WithDelay(30*24*time.Hour)))
+		h.AwaitIdle()
+		require.EqualValues(t, 4, calls.Load())
+	})
 }
 
 func TestHarnessCollectsDeadLetters(t *testing.T) {

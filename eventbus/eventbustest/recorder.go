@@ -43,7 +43,7 @@ func (r *recorder) Subscribe(ctx context.Context, s driver.Subscription) (driver
 	}
 	c, err := r.Broker.Subscribe(ctx, s)
 	if err == nil {
-		r.h.recordGroup(s.Topic, s.Group)
+		r.h.recordGroup(s)
 	}
 	return c, err
 }
@@ -93,9 +93,10 @@ func (h *Harness) settle(c consumption) {
 	}
 }
 
-// recordGroup notes a group; a new one has everything published before it
-// outstanding, as the memory broker will deliver it.
-func (h *Harness) recordGroup(topic, group string) {
+// recordGroup notes a group; a new one has what was published before it
+// outstanding, if the memory broker will deliver that.
+func (h *Harness) recordGroup(s driver.Subscription) {
+	topic, group := s.Topic, s.Group
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.groups[topic] == nil {
@@ -105,6 +106,9 @@ func (h *Harness) recordGroup(topic, group string) {
 		return
 	}
 	h.groups[topic][group] = true
+	if s.Start == driver.StartNewest {
+		return
+	}
 	for i, m := range h.published {
 		if h.topics[i] == topic {
 			h.pending[consumption{topic, group, m.UUID}]++

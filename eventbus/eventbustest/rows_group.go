@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
@@ -150,9 +151,10 @@ func resumeAfterClose(s *suite) {
 func drain(s *suite) {
 	b := s.open()
 	started, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	m := s.join(b, subscription("t", "g"), func(d *driver.Delivery) driver.Result {
 		if d.Message.UUID == "running" {
-			close(started)
+			once.Do(func() { close(started) })
 			<-release
 		}
 		return driver.Result{}

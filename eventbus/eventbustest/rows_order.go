@@ -44,7 +44,7 @@ func nackHolding(s *suite) {
 	if !b.Capabilities().KeyOrder {
 		s.Skip("the driver declares no order")
 	}
-	const wait = 200 * time.Millisecond
+	const wait = time.Second // ample for another key's event
 	m := s.join(b, subscription("t", "g"), func(d *driver.Delivery) driver.Result {
 		if d.Message.UUID == "a" && d.Attempt == 1 {
 			return driver.Result{Redeliver: true, Delay: wait, Hold: true}
@@ -82,7 +82,7 @@ func nackDelayed(s *suite) {
 	if !b.Capabilities().Delay {
 		s.Skip("the driver declares no delay; eventbus refuses such retry policies on it")
 	}
-	const wait = 200 * time.Millisecond
+	const wait = time.Second // ample for the next event of the key
 	m := s.join(b, subscription("t", "g"), func(d *driver.Delivery) driver.Result {
 		if d.Message.UUID == "a" && d.Attempt == 1 {
 			return driver.Result{Redeliver: true, Delay: wait}
@@ -110,8 +110,9 @@ func nackDelayed(s *suite) {
 func nackOnLeaving(s *suite) {
 	b := s.open()
 	started, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
 	leaving := s.join(b, subscription("t", "g"), func(*driver.Delivery) driver.Result {
-		close(started)
+		once.Do(func() { close(started) })
 		<-release
 		return driver.Result{Redeliver: true, Hold: true}
 	})
@@ -224,17 +225,14 @@ func keyOrderRebalance(s *suite) {
 	check := newOrderCheck(s, true)
 	stays := s.join(b, subscription("t", "g"), check.handle(orderKeys))
 	const each, total = 2 * perPublish, publishers * 2 * perPublish
-	published := make(chan struct{})
-	go func() {
-		defer close(published)
-		s.publishFrom(b, "t", orderKeys, each)
-	}()
+	published := make(chan error, 1)
+	go func() { published <- s.publishAll(b, "t", orderKeys, each) }()
 	for range 3 {
 		m := s.join(s.open(), subscription("t", "g"), check.handle(orderKeys))
 		check.await(min(check.total()+total/8, total))
 		m.leave()
 	}
-	<-published
+	s.must(<-published, "publish")
 	check.await(total)
 	stays.leave()
 }
@@ -301,6 +299,7 @@ func concurrencyLimit(s *suite) {
 	if b.Capabilities().KeyedConcurrency {
 		s.await(full, "three handlers to run at a time")
 	}
+	s.join(b, subscription("t", "other"), nil).waitFor(want...) // by then a fourth would have begun
 	close(release)
 	m.waitFor(want...)
 	if most.Load() > 3 {

@@ -93,6 +93,13 @@ const (
 
 // publishFrom has every publisher send its own sequence for each key.
 func (s *suite) publishFrom(b driver.Broker, topic string, keys, each int) (total int) {
+	s.Helper()
+	s.must(s.publishAll(b, topic, keys, each), "publish")
+	return publishers * each
+}
+
+// publishAll is publishFrom for any goroutine.
+func (s *suite) publishAll(b driver.Broker, topic string, keys, each int) error {
 	var wg sync.WaitGroup
 	errs := make(chan error, publishers)
 	for p := range publishers {
@@ -112,8 +119,7 @@ func (s *suite) publishFrom(b driver.Broker, topic string, keys, each int) (tota
 	}
 	wg.Wait()
 	close(errs)
-	s.must(<-errs, "publish")
-	return publishers * each
+	return <-errs
 }
 
 func publishMany(s *suite) {
