@@ -1,6 +1,7 @@
 package eventbus
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -62,46 +63,84 @@ type Attributes struct {
 // producer. An event without an id gets the message's UUID, one without a
 // correlation id is its own cause. A time that can't be parsed is an error.
 func ReadAttributes(m *message.Message) (Attributes, error) {
-	md := m.Metadata
-	a := Attributes{
-		ID:            md[MetadataID],
-		Source:        md[MetadataSource],
-		Type:          md[MetadataType],
-		Subject:       md[MetadataSubject],
-		ContentType:   md[MetadataContentType],
-		DataSchema:    md[MetadataDataSchema],
-		Key:           md[MetadataKey],
-		CorrelationID: md[MetadataCorrelationID],
-		CausationID:   md[MetadataCausationID],
+	e := scan(m)
+	if e.specVersion != "" && e.specVersion != specVersion {
+		return e.Attributes, fmt.Errorf("event %s: CloudEvents version %q: only %s can be read", e.ID, e.specVersion, specVersion)
 	}
-	if a.ID == "" {
-		a.ID = m.UUID
-	}
-	if a.CorrelationID == "" {
-		a.CorrelationID = a.ID
-	}
-	if v := md[MetadataSpecVersion]; v != "" && v != specVersion {
-		return a, fmt.Errorf("event %s: CloudEvents version %q: only %s can be read", a.ID, v, specVersion)
-	}
-	if s := md[MetadataTime]; s != "" {
-		t, err := time.Parse(time.RFC3339Nano, s)
+	if e.time != "" {
+		t, err := time.Parse(time.RFC3339Nano, e.time)
 		if err != nil {
-			return a, fmt.Errorf("event %s: attribute time: %q is not an RFC 3339 time", a.ID, s)
+			return e.Attributes, fmt.Errorf("event %s: attribute time: %q is not an RFC 3339 time", e.ID, e.time)
 		}
-		a.Time = t
+		e.Time = t
 	}
-	return a, nil
+	return e.Attributes, nil
 }
 
-func isStructured(m *message.Message) bool {
-	mediaType, _, _ := strings.Cut(m.Metadata[MetadataContentType], ";")
-	return strings.EqualFold(strings.TrimSpace(mediaType), "application/cloudevents+json")
+// envelope is the metadata of a message that the library reads, unchecked.
+type envelope struct {
+	Attributes              // but for Time
+	specVersion, time       string
+	traceParent, traceState string
+	redrive                 string
+}
+
+// scan goes through the metadata once, which is cheaper than looking up each
+// name.
+func scan(m *message.Message) envelope {
+	var e envelope
+	for name, value := range m.Metadata {
+		switch name {
+		case MetadataSpecVersion:
+			e.specVersion = value
+		case MetadataID:
+			e.ID = value
+		case MetadataSource:
+			e.Source = value
+		case MetadataType:
+			e.Type = value
+		case MetadataSubject:
+			e.Subject = value
+		case MetadataTime:
+			e.time = value
+		case MetadataContentType:
+			e.ContentType = value
+		case MetadataDataSchema:
+			e.DataSchema = value
+		case MetadataKey:
+			e.Key = value
+		case MetadataCorrelationID:
+			e.CorrelationID = value
+		case MetadataCausationID:
+			e.CausationID = value
+		case MetadataTraceParent:
+			e.traceParent = value
+		case MetadataTraceState:
+			e.traceState = value
+		case MetadataRedrive:
+			e.redrive = value
+		}
+	}
+	e.ID = cmp.Or(e.ID, m.UUID)
+	e.CorrelationID = cmp.Or(e.CorrelationID, e.ID)
+	return e
+}
+
+func isStructured(contentType string) bool {
+	const structured = "application/cloudevents+json"
+	return len(contentType) >= len(structured) && strings.EqualFold(mediaType(contentType), structured)
+}
+
+// mediaType returns a content type without its parameters.
+func mediaType(contentType string) string {
+	t, _, _ := strings.Cut(contentType, ";")
+	return strings.TrimSpace(t)
 }
 
 // unwrapStructured turns an event in structured content mode, as foreign
 // producers may send it, into binary mode. Other messages stay as they are.
 func unwrapStructured(m *message.Message) error {
-	if !isStructured(m) {
+	if !isStructured(m.Metadata[MetadataContentType]) {
 		return nil
 	}
 	var fields map[string]json.RawMessage
@@ -147,9 +186,8 @@ func unwrapData(m *message.Message, fields map[string]json.RawMessage) error {
 }
 
 func isJSON(contentType string) bool {
-	mediaType, _, _ := strings.Cut(contentType, ";")
-	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
-	return strings.HasSuffix(mediaType, "/json") || strings.HasSuffix(mediaType, "+json")
+	t := strings.ToLower(mediaType(contentType))
+	return strings.HasSuffix(t, "/json") || strings.HasSuffix(t, "+json")
 }
 
 func unwrapAttribute(m *message.Message, name string, raw json.RawMessage) error {

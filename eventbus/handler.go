@@ -103,10 +103,10 @@ var giveBack = driver.Result{Redeliver: true, Hold: true, Uncounted: true}
 func (h *handler) deliver(d *driver.Delivery) driver.Result {
 	h.running.Add(1)
 	defer h.running.Add(-1)
-	if forOthers(d.Message, d.Topic, h.group) {
+	in, err := receive(d)
+	if forOthers(in.cause.redrive, d.Topic, h.group) {
 		return driver.Result{}
 	}
-	in, err := receive(d)
 	for try := 1; ; try++ {
 		if err == nil {
 			err = h.try(in, try)
@@ -127,7 +127,7 @@ func (h *handler) fail(in *incoming, try int, v verdict) (res driver.Result, don
 	if h.hard.Err() != nil {
 		return giveBack, true
 	}
-	log := h.log.With("event_id", in.cause.id, "attempt", in.Attempt, "error", v.text)
+	log := h.log.With("event_id", in.cause.ID, "attempt", in.Attempt, "error", v.text)
 	switch next, pause := h.cfg.retry.decide(in.Attempt, try, v); next {
 	case tryAgain:
 		return giveBack, !h.pause(pause)

@@ -1,7 +1,6 @@
 package eventbus
 
 import (
-	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -128,9 +127,9 @@ func deliveryOf(ctx context.Context, topic string) Delivery {
 }
 
 // nextID returns the id of the next event published to topic.
-func (h *handling) nextID(topic string) string {
+func (h *handling) nextID(topic string, now time.Time) string {
 	if h == nil {
-		return NewID()
+		return newIDAt(now)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -158,8 +157,8 @@ func inherit(ctx context.Context, h *handling, m *message.Message) {
 		m.Metadata[MetadataCorrelationID] = correlation
 		return
 	}
-	m.Metadata[MetadataCausationID] = h.cause.id
-	m.Metadata[MetadataCorrelationID] = cmp.Or(h.cause.correlation, h.cause.id)
+	m.Metadata[MetadataCausationID] = h.cause.ID
+	m.Metadata[MetadataCorrelationID] = h.cause.CorrelationID
 	if h.cause.traceParent != "" {
 		m.Metadata[MetadataTraceParent] = h.cause.traceParent
 	}

@@ -19,8 +19,9 @@ var lastV7 atomic.Int64
 // NewID returns a fresh UUIDv7 (RFC 9562, method 3: the sub-millisecond
 // fraction stands in rand_a), the form of ids of events that nobody caused. Ids
 // made by one process rise strictly. It is safe for concurrent use.
-func NewID() string {
-	now := time.Now()
+func NewID() string { return newIDAt(time.Now()) }
+
+func newIDAt(now time.Time) string {
 	stamp := now.UnixMilli()<<12 | int64(now.Nanosecond()%1e6)*4096/1e6
 	for {
 		last := lastV7.Load()
@@ -42,7 +43,7 @@ func NewID() string {
 // locality of indexes, then SHA-256.
 func derivedID(parent cause, consumer, topic string, n int) string {
 	h := sha256.New()
-	for _, part := range []string{parent.source, parent.id, parent.topic, consumer, topic} {
+	for _, part := range []string{parent.Source, parent.ID, parent.topic, consumer, topic} {
 		var size [4]byte
 		binary.BigEndian.PutUint32(size[:], uint32(len(part)))
 		h.Write(size[:])
@@ -52,7 +53,7 @@ func derivedID(parent cause, consumer, topic string, n int) string {
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
 	id := uuid.UUID(sum[:16])
-	if p, err := uuid.Parse(parent.id); err == nil && (p.Version() == 7 || p.Version() == 8) {
+	if p, err := uuid.Parse(parent.ID); err == nil && (p.Version() == 7 || p.Version() == 8) {
 		copy(id[:6], p[:6])
 	}
 	id[6] = id[6]&0x0f | 0x80

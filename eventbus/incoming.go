@@ -22,27 +22,25 @@ type incoming struct {
 // cause is what events published while handling one have from it. It is read
 // before the handler can change the message.
 type cause struct {
-	id, source, topic, correlation string
-	traceParent, traceState        string
+	envelope
+	topic string
 }
 
 // receive prepares a delivery for its handler. Errors are permanent.
 func receive(d *driver.Delivery) (*incoming, error) {
-	in := &incoming{Delivery: d, values: d.Message.Context()}
-	if d.Original == nil {
-		in.original = d.Message.Copy()
-	}
 	m := d.Message
+	in := &incoming{Delivery: d, values: m.Context(), cause: cause{envelope: scan(m), topic: d.Topic}}
+	if d.Original == nil {
+		in.original = m.Copy()
+	}
 	in.complete(m)
-	in.cause = cause{id: eventID(m), topic: d.Topic}
+	if !isStructured(in.cause.ContentType) {
+		return in, nil
+	}
 	if err := unwrapStructured(m); err != nil {
 		return in, Permanent(fmt.Errorf("topic %q: %w", d.Topic, err))
 	}
-	md := m.Metadata
-	in.cause = cause{
-		id: eventID(m), source: md[MetadataSource], topic: d.Topic, correlation: md[MetadataCorrelationID],
-		traceParent: md[MetadataTraceParent], traceState: md[MetadataTraceState],
-	}
+	in.cause.envelope = scan(m)
 	return in, nil
 }
 
@@ -52,10 +50,16 @@ func (in *incoming) complete(m *message.Message) {
 	if m.Metadata == nil {
 		m.Metadata = message.Metadata{}
 	}
-	if eventID(m) == "" {
-		m.UUID = in.Topic + "/" + in.Position.String()
+	if in.cause.ID == "" {
+		in.cause.ID = in.Topic + "/" + in.Position.String()
+		in.cause.CorrelationID = in.cause.ID
 	}
-	delete(m.Metadata, MetadataRedrive)
+	if m.UUID == "" {
+		m.UUID = in.cause.ID
+	}
+	if in.cause.redrive != "" {
+		delete(m.Metadata, MetadataRedrive)
+	}
 }
 
 // asArrived returns the message as it was delivered, whatever handlers did.
@@ -77,16 +81,9 @@ func (in *incoming) again() *message.Message {
 	return m
 }
 
-func eventID(m *message.Message) string {
-	if id := m.Metadata[MetadataID]; id != "" {
-		return id
-	}
-	return m.UUID
-}
-
-// forOthers reports whether m is a dead letter that was sent back to another
+// forOthers reports whether a redrive mark, "<topic>/<group>", is about another
 // group of the topic.
-func forOthers(m *message.Message, topic, group string) bool {
-	to, at, ok := strings.Cut(m.Metadata[MetadataRedrive], "/")
+func forOthers(mark, topic, group string) bool {
+	to, at, ok := strings.Cut(mark, "/")
 	return ok && to == topic && at != group
 }

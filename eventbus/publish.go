@@ -128,15 +128,16 @@ func (t Topic[T]) Message(ctx context.Context, to message.Publisher, data T, opt
 		p.key = t.key(data)
 	}
 	h := handlingFrom(ctx)
+	now := time.Now()
 	if p.id == "" {
-		p.id = h.nextID(t.name)
+		p.id = h.nextID(t.name, now)
 	}
 	if p.source == "" {
 		p.source = sourceFor(h, to)
 	}
 	m := &message.Message{UUID: p.id, Metadata: make(message.Metadata, 8), Payload: payload}
 	m.SetContext(ctx)
-	t.stamp(m, p)
+	t.stamp(m, p, now)
 	inherit(ctx, h, m)
 	return m, addMetadata(m, t.name, p.metadata)
 }
@@ -151,13 +152,13 @@ func collect(opts []PublishOption) publication {
 }
 
 // stamp writes the attributes; empty ones are left out.
-func (t Topic[T]) stamp(m *message.Message, p publication) {
+func (t Topic[T]) stamp(m *message.Message, p publication, now time.Time) {
 	md := m.Metadata
 	md[MetadataSpecVersion] = specVersion
 	md[MetadataID] = p.id
 	md[MetadataSource] = p.source
 	md[MetadataType] = t.eventType
-	md[MetadataTime] = time.Now().UTC().Format(time.RFC3339Nano)
+	md[MetadataTime] = now.UTC().Format(time.RFC3339Nano)
 	md[MetadataContentType] = t.codec.ContentType()
 	if p.key != "" {
 		md[MetadataKey] = p.key

@@ -195,7 +195,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	consumer, err := s.bus.broker.Subscribe(ctx, driver.Subscription{
 		Topic: topic, Group: s.group, Concurrency: subscriberConcurrency,
 		Handle: func(d *driver.Delivery) driver.Result {
-			if forOthers(d.Message, topic, s.group) {
+			if forOthers(d.Message.Metadata[MetadataRedrive], topic, s.group) {
 				return driver.Result{}
 			}
 			return handOut(ctx, out, d)

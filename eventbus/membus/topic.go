@@ -87,13 +87,15 @@ func (t *topic) group(name string, start driver.Start) *group {
 }
 
 func (t *topic) publish(messages []*message.Message) error {
-	if err := t.check(messages); err != nil {
+	later, err := t.check(messages)
+	if err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.checkDelayed(messages); err != nil {
-		return err
+	if limit := t.broker.cfg.Buffer; later > 0 && len(t.delayed)+later > limit {
+		// Waiting for them to become due would block for as long.
+		return fmt.Errorf("topic %q: %d events are waiting for their due time, the buffer holds %d", t.name, len(t.delayed), limit)
 	}
 	ctx := messages[0].Context()
 	if t.closed || ctx.Err() != nil || t.full() {
@@ -102,21 +104,35 @@ func (t *topic) publish(messages []*message.Message) error {
 		}
 	}
 	for _, m := range messages {
-		due, _ := driver.Due(m) // checked above
-		if wait := time.Until(due); !due.IsZero() && wait > 0 {
-			t.publishLater(newRecord(m), wait)
+		r := newRecord(m)
+		if wait := untilDue(m, later); wait > 0 {
+			t.later(wait, func() { t.append(r) })
 		} else {
-			t.append(newRecord(m))
+			t.append(r)
 		}
 	}
 	return nil
 }
 
-// check refuses a batch of which any message can't be taken, before any is.
-func (t *topic) check(messages []*message.Message) error {
+// untilDue returns how long m, which was checked, has to wait; later is how many
+// of its batch have to.
+func untilDue(m *message.Message, later int) time.Duration {
+	if later == 0 {
+		return 0
+	}
+	due, _ := driver.Due(m)
+	return time.Until(due)
+}
+
+// check refuses a batch of which any message can't be taken, before any is, and
+// counts those that are due later.
+func (t *topic) check(messages []*message.Message) (later int, err error) {
 	var errs []error
 	for i, m := range messages {
-		_, err := driver.Due(m)
+		due, err := driver.Due(m)
+		if !due.IsZero() && due.After(time.Now()) {
+			later++
+		}
 		if size, limit := len(m.Payload), t.broker.cfg.MaxPayload; size > limit {
 			err = driver.TooLarge(t.name, m.UUID, size, limit)
 		}
@@ -128,32 +144,17 @@ func (t *topic) check(messages []*message.Message) error {
 		}
 	}
 	if errs == nil {
-		return nil
+		return later, nil
 	}
 	if len(messages) == 1 {
-		return errs[0]
+		return 0, errs[0]
 	}
 	for i := range errs {
 		if errs[i] == nil {
 			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
 		}
 	}
-	return &driver.BatchError{Topic: t.name, Errs: errs}
-}
-
-// checkDelayed bounds the memory of events that are due later; waiting for them
-// to become due would block for as long.
-func (t *topic) checkDelayed(messages []*message.Message) error {
-	more := 0
-	for _, m := range messages {
-		if due, _ := driver.Due(m); due.After(time.Now()) {
-			more++
-		}
-	}
-	if limit := t.broker.cfg.Buffer; more > 0 && len(t.delayed)+more > limit {
-		return fmt.Errorf("topic %q: %d events are waiting for their due time, the buffer holds %d", t.name, len(t.delayed), limit)
-	}
-	return nil
+	return 0, &driver.BatchError{Topic: t.name, Errs: errs}
 }
 
 func (t *topic) full() bool {
@@ -217,10 +218,6 @@ func (t *topic) keep(r *record) {
 			driver.Options{Logger: t.broker.cfg.Logger}.Log().Warn("membus: a topic without any group is over its buffer, the oldest events are let go", "topic", t.name, "buffer", t.broker.cfg.Buffer)
 		}
 	}
-}
-
-func (t *topic) publishLater(r *record, wait time.Duration) {
-	t.later(wait, func() { t.append(r) })
 }
 
 // later calls f with t locked, unless t is closed before.
