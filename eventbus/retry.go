@@ -105,7 +105,7 @@ func (p RetryPolicy) decide(attempt, try int, v verdict) (next, time.Duration) {
 	switch {
 	case v.permanent:
 		return deadEnd, 0
-	case try < p.Tries && !(v.asked && redeliveries):
+	case try < p.Tries && (!v.asked || !redeliveries):
 		return tryAgain, max(p.backoff(try), v.after)
 	case redeliveries:
 		return redeliver, max(delay, v.after)

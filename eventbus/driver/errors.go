@@ -41,10 +41,10 @@ func (e *permanentError) Permanent() bool { return true }
 // IsPermanent reports whether an error in err's tree has a method
 // Permanent() bool that returns true.
 func IsPermanent(err error) bool {
-	if p, ok := err.(interface{ Permanent() bool }); ok && p.Permanent() { //nolint:errorlint // this walks the tree itself
+	if p, ok := err.(interface{ Permanent() bool }); ok && p.Permanent() {
 		return true
 	}
-	switch x := err.(type) { //nolint:errorlint // as above
+	switch x := err.(type) { //nolint:errorlint // this walks the tree itself
 	case interface{ Unwrap() error }:
 		return IsPermanent(x.Unwrap())
 	case interface{ Unwrap() []error }:
