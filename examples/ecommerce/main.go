@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -47,6 +48,7 @@ func run(ctx context.Context, cfg config) error {
 	}
 	var play func(context.Context) error
 	if cfg.demo > 0 {
+		slog.SetLogLoggerLevel(slog.LevelWarn) // the demo says what happens
 		play = func(ctx context.Context) error {
 			return demo.Run(ctx, os.Stdout, demo.Config{URL: s.url(), Orders: cfg.demo, Seed: cfg.seed, Patience: cfg.patience()})
 		}
