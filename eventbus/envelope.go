@@ -62,8 +62,10 @@ type Attributes struct {
 // ReadAttributes returns the attributes of m, which may come from any
 // producer. An event without an id gets the message's UUID, one without a
 // correlation id is its own cause. A time that can't be parsed is an error.
-func ReadAttributes(m *message.Message) (Attributes, error) {
-	e := scan(m)
+func ReadAttributes(m *message.Message) (Attributes, error) { return scan(m).check() }
+
+// check completes the attributes.
+func (e envelope) check() (Attributes, error) {
 	if e.specVersion != "" && e.specVersion != specVersion {
 		return e.Attributes, fmt.Errorf("event %s: CloudEvents version %q: only %s can be read", e.ID, e.specVersion, specVersion)
 	}

@@ -39,9 +39,14 @@ func (t Topic[T]) Decode(m *message.Message) (Event[T], error) {
 	if err := unwrapStructured(m); err != nil {
 		return Event[T]{}, Permanent(fmt.Errorf("topic %q: %w", t.name, err))
 	}
-	e := Event[T]{Metadata: m.Metadata, Delivery: deliveryOf(m.Context(), t.name)}
+	return t.decode(m, scan(m), deliveryOf(m.Context(), t.name))
+}
+
+// decode is Decode of a message whose envelope has been read.
+func (t Topic[T]) decode(m *message.Message, env envelope, d Delivery) (Event[T], error) {
+	e := Event[T]{Metadata: m.Metadata, Delivery: d}
 	var err error
-	if e.Attributes, err = ReadAttributes(m); err != nil {
+	if e.Attributes, err = env.check(); err != nil {
 		return e, Permanent(fmt.Errorf("topic %q: %w", t.name, err))
 	}
 	if err := t.codec.Unmarshal(m.Payload, &e.Data); err != nil {

@@ -158,7 +158,7 @@ func Subscribe[T any](s *Service, topic Topic[T], h func(context.Context, Event[
 	var call message.NoPublishHandlerFunc
 	if h != nil {
 		call = func(m *message.Message) error {
-			e, err := topic.Decode(m)
+			e, err := decodeFor(s, topic, m)
 			if err != nil {
 				return err
 			}
@@ -166,6 +166,15 @@ func Subscribe[T any](s *Service, topic Topic[T], h func(context.Context, Event[
 		}
 	}
 	s.handle(topic.name, call, opts).keyed = topic.key != nil
+}
+
+// decodeFor spares reading the envelope again where no middleware can have
+// changed it.
+func decodeFor[T any](s *Service, topic Topic[T], m *message.Message) (Event[T], error) {
+	if c, ok := m.Context().(*handling); ok && len(s.middleware) == 0 {
+		return topic.decode(m, c.cause.envelope, c.delivery)
+	}
+	return topic.Decode(m)
 }
 
 // Handle is Subscribe for untyped messages. The message belongs to h; its

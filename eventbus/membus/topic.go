@@ -91,6 +91,11 @@ func (t *topic) publish(messages []*message.Message) error {
 	if err != nil {
 		return err
 	}
+	var space [1]*record // most calls have one message
+	records := space[:0]
+	for _, m := range messages { // not under the lock: this copies
+		records = append(records, newRecord(m))
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if limit := t.broker.cfg.Buffer; later > 0 && len(t.delayed)+later > limit {
@@ -103,8 +108,8 @@ func (t *topic) publish(messages []*message.Message) error {
 			return fmt.Errorf("topic %q: event %s was not published: %w", t.name, messages[0].UUID, err)
 		}
 	}
-	for _, m := range messages {
-		r := newRecord(m)
+	for i, m := range messages {
+		r := records[i]
 		if wait := untilDue(m, later); wait > 0 {
 			t.later(wait, func() { t.append(r) })
 		} else {
