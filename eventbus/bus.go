@@ -17,7 +17,8 @@ import (
 // for concurrent use.
 type Bus struct {
 	broker driver.Broker
-	name   string // redacted URL or what else names it in errors
+	take   func(topic string, messages ...*message.Message) error // the broker's Take or else Publish
+	name   string                                                 // redacted URL or what else names it in errors
 	source string
 }
 
@@ -55,7 +56,7 @@ func Open(ctx context.Context, url string, opts ...BusOption) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("eventbus: open %s: %w", driver.Redact(url), err)
 	}
-	return &Bus{broker: b, name: driver.Redact(url), source: c.source}, nil
+	return newBus(b, driver.Redact(url), c), nil
 }
 
 // New makes a Bus of a broker that a driver package opened from its own Config.
@@ -64,7 +65,15 @@ func New(b driver.Broker, opts ...BusOption) (*Bus, error) {
 	if b == nil {
 		return nil, errors.New("eventbus: New: the broker is nil")
 	}
-	return &Bus{broker: b, name: fmt.Sprintf("%T", b), source: collectBus(opts).source}, nil
+	return newBus(b, fmt.Sprintf("%T", b), collectBus(opts)), nil
+}
+
+func newBus(b driver.Broker, name string, c busConfig) *Bus {
+	bus := &Bus{broker: b, take: b.Publish, name: name, source: c.source}
+	if t, ok := b.(driver.Taker); ok {
+		bus.take = t.Take
+	}
+	return bus
 }
 
 func collectBus(opts []BusOption) busConfig {
@@ -80,6 +89,10 @@ func collectBus(opts []BusOption) busConfig {
 // all messages, and a *driver.BatchError if it accepted only some. It ends with
 // the context of the first message.
 func (b *Bus) Publish(topic string, messages ...*message.Message) error {
+	return b.publish(topic, messages, b.broker.Publish)
+}
+
+func (b *Bus) publish(topic string, messages []*message.Message, by func(string, ...*message.Message) error) error {
 	if !b.broker.Capabilities().Delay {
 		for _, m := range messages {
 			if due, err := driver.Due(m); err != nil || !due.IsZero() {
@@ -87,7 +100,7 @@ func (b *Bus) Publish(topic string, messages ...*message.Message) error {
 			}
 		}
 	}
-	if err := b.broker.Publish(topic, messages...); err != nil {
+	if err := by(topic, messages...); err != nil {
 		return fmt.Errorf("eventbus: publish: %w", err)
 	}
 	return nil

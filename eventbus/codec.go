@@ -15,7 +15,8 @@ import (
 type Codec interface {
 	// ContentType is written to the event's datacontenttype attribute.
 	ContentType() string
-	// Marshal encodes v, the payload.
+	// Marshal encodes v, the payload. The result must not refer to memory that
+	// anybody changes later, v's included.
 	Marshal(v any) ([]byte, error)
 	// Unmarshal decodes data into v, a non-nil pointer to the payload. It must
 	// neither change data nor let the payload refer to it.
@@ -77,7 +78,7 @@ func (bytesCodec) Marshal(v any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("bytes: %T is not []byte", v)
 	}
-	return b, nil
+	return bytes.Clone(b), nil
 }
 
 func (bytesCodec) Unmarshal(data []byte, v any) error {

@@ -84,7 +84,15 @@ func (t Topic[T]) Publish(ctx context.Context, to message.Publisher, data T, opt
 	if err != nil {
 		return err
 	}
-	return to.Publish(t.name, m)
+	return give(to, t.name, m)
+}
+
+// give publishes messages that nobody else has.
+func give(to message.Publisher, topic string, messages ...*message.Message) error {
+	if b, ok := to.(*Bus); ok {
+		return b.publish(topic, messages, b.take)
+	}
+	return to.Publish(topic, messages...)
 }
 
 // PublishAll sends several events in one call, which an outbox turns into one
@@ -105,7 +113,7 @@ func (t Topic[T]) PublishAll(ctx context.Context, to message.Publisher, data []T
 		}
 		messages[i] = m
 	}
-	return to.Publish(t.name, messages...)
+	return give(to, t.name, messages...)
 }
 
 // Message builds the message that Publish would send to the given target.

@@ -32,6 +32,13 @@ type Broker interface {
 	Capabilities() Capabilities
 }
 
+// Taker is a Broker that need not copy messages whose publisher gives them away.
+type Taker interface {
+	// Take is Publish, but the messages and all they refer to belong to the
+	// broker from then on, whatever it returns.
+	Take(topic string, messages ...*message.Message) error
+}
+
 // Consumer is one member of a consumer group.
 type Consumer interface {
 	// Run delivers events until ctx ends. It then stops taking new ones, waits

@@ -86,7 +86,10 @@ type Broker struct {
 	close context.CancelFunc
 }
 
-var _ driver.Broker = (*Broker)(nil)
+var (
+	_ driver.Broker = (*Broker)(nil)
+	_ driver.Taker  = (*Broker)(nil)
+)
 
 // New returns an empty broker.
 func New(c Config) (*Broker, error) {
@@ -105,15 +108,24 @@ func (b *Broker) Capabilities() driver.Capabilities {
 
 // Publish implements driver.Broker. The messages of one call become visible
 // together, or none does.
-func (b *Broker) Publish(topicName string, messages ...*message.Message) error {
+func (b *Broker) Publish(topic string, messages ...*message.Message) error {
+	return b.publish(topic, messages, copied)
+}
+
+// Take implements driver.Taker.
+func (b *Broker) Take(topic string, messages ...*message.Message) error {
+	return b.publish(topic, messages, taken)
+}
+
+func (b *Broker) publish(name string, messages []*message.Message, toRecord func(*message.Message) *record) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	t, err := b.topic(topicName)
+	t, err := b.topic(name)
 	if err != nil {
 		return err
 	}
-	return t.publish(messages)
+	return t.publish(messages, toRecord)
 }
 
 // Subscribe implements driver.Broker.

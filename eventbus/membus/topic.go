@@ -24,8 +24,15 @@ type record struct {
 	position int64
 }
 
-func newRecord(m *message.Message) *record {
-	r := &record{id: m.UUID, key: driver.Key(m), payload: bytes.Clone(m.Payload)}
+// taken makes a record of a message that was given away.
+func taken(m *message.Message) *record {
+	return &record{id: m.UUID, key: driver.Key(m), metadata: m.Metadata, payload: m.Payload}
+}
+
+// copied makes a record of a message that its publisher keeps.
+func copied(m *message.Message) *record {
+	r := taken(m)
+	r.payload = bytes.Clone(m.Payload)
 	if len(m.Metadata) > 0 {
 		r.metadata = maps.Clone(m.Metadata)
 	}
@@ -86,16 +93,12 @@ func (t *topic) group(name string, start driver.Start) *group {
 	return g
 }
 
-func (t *topic) publish(messages []*message.Message) error {
+func (t *topic) publish(messages []*message.Message, toRecord func(*message.Message) *record) error {
 	later, err := t.check(messages)
 	if err != nil {
 		return err
 	}
-	var space [1]*record // most calls have one message
-	records := space[:0]
-	for _, m := range messages { // not under the lock: this copies
-		records = append(records, newRecord(m))
-	}
+	records := recordsOf(messages, toRecord) // not under the lock: this may copy
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if limit := t.broker.cfg.Buffer; later > 0 && len(t.delayed)+later > limit {
@@ -117,6 +120,14 @@ func (t *topic) publish(messages []*message.Message) error {
 		}
 	}
 	return nil
+}
+
+func recordsOf(messages []*message.Message, toRecord func(*message.Message) *record) []*record {
+	records := make([]*record, 0, len(messages))
+	for _, m := range messages {
+		records = append(records, toRecord(m))
+	}
+	return records
 }
 
 // untilDue returns how long m, which was checked, has to wait; later is how many
