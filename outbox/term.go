@@ -171,9 +171,7 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 
 // close records the last progress and gives the lease back, unless it is lost.
 func (t *term) close(finished bool) error {
-	ended, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = t.lane.Revoke(ended) // stops the timers of retries; what runs is settled no more
+	t.lane.Abandon() // stops the timers of retries; what runs is settled no more
 	why := context.Cause(t.work)
 	if errors.Is(why, errFenced) || errors.Is(why, errExpired) {
 		t.log.Warn("outbox: the relay has lost its lease and stands by", "reason", why)

@@ -33,13 +33,6 @@ func (g *group) add(r *record) {
 	g.enqueue(r, 1)
 }
 
-// close drops what is outstanding, timers included, and waits for nothing.
-func (g *group) close() {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	_ = g.lane.Revoke(ctx) // reports only that handlers still run
-}
-
 func (g *group) enqueue(r *record, attempt int) {
 	g.added++
 	_ = g.lane.Add(context.Background(), r.key, g.added, attempt, r) // fails only once the broker is closed

@@ -261,7 +261,7 @@ func (t *topic) close() {
 		timer.Stop()
 	}
 	for _, g := range t.groups {
-		g.close()
+		g.lane.Abandon() // timers included
 	}
 	t.room.Broadcast()
 }

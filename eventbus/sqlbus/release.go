@@ -54,9 +54,7 @@ func (c *consumer) remove(p *partition) {
 func (c *consumer) drop(p *partition) {
 	p.seal()
 	c.remove(p)
-	ctx, cancel := context.WithCancel(background)
-	cancel()
-	_ = p.lane.Revoke(ctx) // reports only that handlers still run
+	p.lane.Abandon()
 }
 
 // forfeit lets go of everything after the lease was lost, and waits a while for

@@ -83,6 +83,13 @@ func TestImportDirections(t *testing.T) {
 	imports := importsByPackage(t, filepath.Join("..", ".."))
 	require.Contains(t, imports, "eventbus", "the walk found the module")
 	for _, r := range rules {
+		for _, from := range r.from {
+			found := false
+			for pkg := range imports {
+				found = found || below(pkg, []string{from})
+			}
+			require.True(t, found, "no package is below %q; rule: %s", from, r.why)
+		}
 		for pkg, paths := range imports {
 			if !below(pkg, r.from) || below(pkg, r.except) {
 				continue

@@ -192,6 +192,30 @@ func TestHandlerThatEndsItsGoroutineCostsNoWorker(t *testing.T) {
 	})
 }
 
+func TestAbandonDropsAndFencesWithoutWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := dispatch.New[int](dispatch.Config{})
+		lane := d.Lane()
+		require.NoError(t, lane.Add(t.Context(), "a", 1, 1, 1))
+		require.NoError(t, lane.Add(t.Context(), "a", 2, 1, 2))
+		release := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { d.Work(ctx, 1, func(*dispatch.Item[int]) { <-release }) })
+		synctest.Wait()
+		lane.Abandon()
+		lane.Abandon()
+		close(release)
+		synctest.Wait()
+		_, ok := lane.Watermark()
+		require.False(t, ok)
+		require.Zero(t, d.Len())
+		require.ErrorIs(t, lane.Add(t.Context(), "a", 3, 1, 3), dispatch.ErrRevoked)
+		cancel()
+		wg.Wait()
+	})
+}
+
 func TestBatchesHoldDifferentKeys(t *testing.T) {
 	d := dispatch.New[int](dispatch.Config{})
 	lane := d.Lane()

@@ -140,11 +140,7 @@ func (l *Lane[R]) Revoke(ctx context.Context) error {
 	d := l.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !l.revoked {
-		l.revoked = true
-		l.dropIdle()
-		d.room.Broadcast()
-	}
+	l.withdraw()
 	stop := context.AfterFunc(ctx, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -159,6 +155,24 @@ func (l *Lane[R]) Revoke(ctx context.Context) error {
 		d.idle.Wait()
 	}
 	return nil
+}
+
+// Abandon is Revoke that waits for nothing: what still runs is settled no more.
+func (l *Lane[R]) Abandon() {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	l.withdraw()
+	l.fenced = l.fenced || l.running > 0
+}
+
+// withdraw takes no more records and drops those that don't run.
+func (l *Lane[R]) withdraw() {
+	if l.revoked {
+		return
+	}
+	l.revoked = true
+	l.dropIdle()
+	l.d.room.Broadcast()
 }
 
 func (l *Lane[R]) dropIdle() {
