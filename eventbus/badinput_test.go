@@ -24,10 +24,10 @@ func TestOpenRefusesBadURLsAndSaysWhatWouldDo(t *testing.T) {
 		"memory:?buffer=1&buffer=2":       `eventbus: open memory:?buffer=1&buffer=2: membus: parameter "buffer" is given 2 times`,
 		"memory://host":                   `eventbus: open memory://host: membus: a memory: URL has no host and no path; every Open is a broker of its own`,
 		"just-a-name":                     `eventbus: open just-a-name: broker URL has no scheme; write one of: memory:`,
-		"kafka://u:geheim@h/?x=%zz":       `eventbus: open kafka://u:xxxxx@h/?x=%zz: unknown scheme "kafka:" in broker URL (registered: memory)`,
+		"pulsar://u:geheim@h/?x=%zz":      `eventbus: open pulsar://u:xxxxx@h/?x=%zz: unknown scheme "pulsar:" in broker URL (registered: memory)`,
 		"kafka://u:geheim@h:port":         `eventbus: open (unparsable URL): broker URL can't be parsed; if it holds a password, check that '#', '/', '@' and the like are percent-encoded in it`,
 		"amqp://user:geheim#t@host":       `eventbus: open (unparsable URL): broker URL can't be parsed; if it holds a password, check that '#', '/', '@' and the like are percent-encoded in it`,
-		"kafka://h/?sasl_password=geheim": `eventbus: open kafka://h/?sasl_password=xxxxx: unknown scheme "kafka:" in broker URL (registered: memory)`,
+		"kafka://h/?sasl_password=geheim": `eventbus: open kafka://h/?sasl_password=xxxxx: the driver for "kafka:" is not linked in; add: import _ "github.com/millrace-go/millrace/eventbus/kafkabus" (registered: memory)`,
 	} {
 		_, err := eventbus.Open(t.Context(), url)
 		require.EqualError(t, err, want, url)

@@ -71,7 +71,7 @@ func (h *handler) checkCapabilities() error {
 	if h.keyed && !can.KeyOrder && !h.cfg.unordered {
 		errs = append(errs, fmt.Errorf("the topic is ordered by key (KeyBy): %w (%s); accept that with eventbus.Unordered", ErrUnsupported, b.name))
 	}
-	if len(p.Delays) > 0 && !p.KeepOrder && !can.Delay {
+	if len(p.Delays) > 0 && !p.KeepOrder && !can.DelayedRedelivery {
 		errs = append(errs, fmt.Errorf("delayed retries that let other events overtake: %w (%s); set KeepOrder or leave Delays empty", ErrUnsupported, b.name))
 	}
 	if p.KeepOrder && !can.KeyOrder {
@@ -83,7 +83,7 @@ func (h *handler) checkCapabilities() error {
 // start prepares the handler for its deliveries. drain ends the intake, hard
 // ends the handlers.
 func (h *handler) start(drain, hard context.Context, log *slog.Logger) {
-	h.cfg.retry = h.cfg.retry.withDefaults(h.service.bus.Capabilities().Delay)
+	h.cfg.retry = h.cfg.retry.withDefaults(h.service.bus.Capabilities().DelayedRedelivery)
 	h.hard, h.draining, h.log = hard, drain.Done(), log.With("topic", h.topic, "group", h.group)
 	h.chain = func(m *message.Message) ([]*message.Message, error) { return nil, h.call(m) }
 	for i := len(h.service.middleware) - 1; i >= 0; i-- {

@@ -23,8 +23,8 @@ type WatermillConfig struct {
 	// nothing is subscribed to.
 	Subscriber func(group string) (message.Subscriber, error)
 
-	// Capabilities that you vouch for. Delay can't be offered over a Watermill
-	// subscriber and is refused.
+	// Capabilities that you vouch for. Delay, DelayedRedelivery and Seek can't be
+	// offered over a Watermill adapter and are refused.
 	Capabilities driver.Capabilities
 }
 
@@ -37,8 +37,8 @@ func FromWatermill(w WatermillConfig, opts ...BusOption) (*Bus, error) {
 	if w.Publisher == nil {
 		return nil, errors.New("eventbus: FromWatermill: the publisher is nil; even who only subscribes needs one, for dead letters")
 	}
-	if w.Capabilities.Delay {
-		return nil, fmt.Errorf("eventbus: FromWatermill: delayed delivery: %w", ErrUnsupported)
+	if c := w.Capabilities; c.Delay || c.DelayedRedelivery || c.Seek {
+		return nil, fmt.Errorf("eventbus: FromWatermill: delayed delivery and seeking: %w", ErrUnsupported)
 	}
 	return New(&adapter{w: w}, opts...)
 }

@@ -14,8 +14,9 @@ import (
 //
 // Publish (of message.Publisher) returns nil only after every message has been
 // durably accepted. It honours the context of the first message: when that
-// ends, Publish returns its cause, and what was not accepted by then is not
-// published later. It does not keep the messages or their contents.
+// ends, Publish returns its cause, and what was not on its way to the broker by
+// then is not published later; whether what was on its way arrived is unknown.
+// It does not keep the messages or their contents.
 //
 // Close releases the connection. It makes running consumers return [ErrClosed]
 // and does not wait for their handlers. Further calls do nothing and return nil.
@@ -37,6 +38,15 @@ type Taker interface {
 	// Take is Publish, but the messages and all they refer to belong to the
 	// broker from then on, whatever it returns.
 	Take(topic string, messages ...*message.Message) error
+}
+
+// Seeker is a Broker that can move a group to another place in its topic.
+type Seeker interface {
+	// Seek has the group go on with the first event published at or after to; the
+	// zero time means the oldest event kept, a time in the future the next one
+	// published. A group that does not exist is created. It fails with ErrBusy
+	// while the group has running members of that topic.
+	Seek(ctx context.Context, topic, group string, to time.Time) error
 }
 
 // Consumer is one member of a consumer group.
@@ -91,7 +101,8 @@ func (s Subscription) Validate() error {
 type Start int
 
 const (
-	// StartOldest begins with the oldest event that the broker still holds.
+	// StartOldest begins with the oldest event that the broker still holds for
+	// new groups; see Capabilities.Replay.
 	StartOldest Start = iota
 	// StartNewest begins with the first event published after Subscribe.
 	StartNewest
@@ -139,8 +150,8 @@ type Result struct {
 	// Redeliver asks for the event again, after Delay.
 	Redeliver bool
 
-	// Delay before redelivery. Longer than zero needs Capabilities.Delay unless
-	// Hold is set.
+	// Delay before redelivery. Longer than zero needs
+	// Capabilities.DelayedRedelivery unless Hold is set.
 	Delay time.Duration
 
 	// Hold keeps later events of the same key waiting until this one is
@@ -161,9 +172,19 @@ type Capabilities struct {
 	KeyedConcurrency bool
 	// Groups: each group sees every event, and several members share the work.
 	Groups bool
-	// Delay: events can be published for later (MetadataDue) and redelivered
-	// after a delay without holding up their key.
+	// Replay: a new group may begin with events of before it existed, whatever
+	// other groups there are (StartOldest). Without it, only the first group of a
+	// topic is given what was published before.
+	Replay bool
+	// Seek: the Broker is a Seeker.
+	Seek bool
+	// Delay: events can be published for later (MetadataDue).
 	Delay bool
+	// DelayedRedelivery: a Result may ask for a Delay without holding up the key.
+	DelayedRedelivery bool
+	// Dedup: of events published with the same id within the broker's window,
+	// groups see one.
+	Dedup bool
 	// Durable: accepted events survive a restart of every process.
 	Durable bool
 	// MaxPayload is the largest payload in bytes; 0 when unknown.

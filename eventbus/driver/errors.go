@@ -11,6 +11,14 @@ var (
 	// ErrClosed is returned by every use of a closed broker.
 	ErrClosed = errors.New("broker is closed")
 
+	// ErrBusy is in the chain of an error about a group that has running members.
+	ErrBusy = errors.New("the group has running members")
+
+	// ErrNotProvisioned is in the chain of every error about a topic or group that
+	// the broker does not have and that the driver may not create. Such errors are
+	// permanent.
+	ErrNotProvisioned = errors.New("it does not exist and provisioning is off")
+
 	// ErrTooLarge is in the chain of every error about an event over the
 	// broker's size limit. Such errors are permanent.
 	ErrTooLarge = errors.New("event is too large")

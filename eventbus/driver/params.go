@@ -65,6 +65,28 @@ func (p *Params) Bool(name string, into *bool) {
 	})
 }
 
+// String sets *into when the parameter is present; it must not be empty.
+func (p *Params) String(name string, into *string) {
+	p.each(name, func(s string) error {
+		if s == "" {
+			return errors.New("want a value")
+		}
+		*into = s
+		return nil
+	})
+}
+
+// Enum sets *into when the parameter is present; it must be one of allowed.
+func (p *Params) Enum(name string, into *string, allowed ...string) {
+	p.each(name, func(s string) error {
+		if !slices.Contains(allowed, s) {
+			return fmt.Errorf("want one of %s", strings.Join(allowed, ", "))
+		}
+		*into = s
+		return nil
+	})
+}
+
 func (p *Params) each(name string, set func(string) error) {
 	p.known = append(p.known, name)
 	values, ok := p.values[name]

@@ -21,8 +21,15 @@ var registry = struct {
 
 // importPaths tells a user who forgot an import which one is missing.
 var importPaths = map[string]string{
-	"memory": "github.com/millrace-go/millrace/eventbus/membus",
-	"sqlite": "github.com/millrace-go/millrace/eventbus/sqlbus",
+	"memory":     "github.com/millrace-go/millrace/eventbus/membus",
+	"sqlite":     "github.com/millrace-go/millrace/eventbus/sqlbus",
+	"postgres":   "github.com/millrace-go/millrace/eventbus/sqlbus",
+	"postgresql": "github.com/millrace-go/millrace/eventbus/sqlbus",
+	"mysql":      "github.com/millrace-go/millrace/eventbus/sqlbus",
+	"kafka":      "github.com/millrace-go/millrace/eventbus/kafkabus",
+	"kafkas":     "github.com/millrace-go/millrace/eventbus/kafkabus",
+	"amqp":       "github.com/millrace-go/millrace/eventbus/amqpbus",
+	"amqps":      "github.com/millrace-go/millrace/eventbus/amqpbus",
 }
 
 // Register makes an opener available for a URL scheme. It is meant for init

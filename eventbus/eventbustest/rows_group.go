@@ -2,6 +2,7 @@ package eventbustest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -108,6 +109,19 @@ func startNewest(s *suite) {
 	}
 }
 
+func replay(s *suite) {
+	b := s.open()
+	first := s.join(b, subscription("t", "first"), nil)
+	s.publish(b, "t", event("before", "k", "x"))
+	first.waitFor("before")
+	later := s.join(b, subscription("t", "later"), nil)
+	s.publish(b, "t", event("after", "k", "x"))
+	all := later.waitFor("after")
+	if can, got := b.Capabilities().Replay, count(all, "before") > 0; can != got {
+		s.broken("replay is declared as %v, but the later group was given the earlier event: %v", can, got)
+	}
+}
+
 func startOnce(s *suite) {
 	b := s.open()
 	s.join(b, subscription("t", "g"), nil).leave()
@@ -145,6 +159,51 @@ func resumeAfterClose(s *suite) {
 	s.publish(again, "t", event("c", "k", "x"))
 	if all := s.join(again, subscription("t", "g"), nil).waitFor("b", "c"); count(all, "a") > 0 {
 		s.broken("an acknowledged event came again after a clean close")
+	}
+}
+
+func seek(s *suite) {
+	b := s.open()
+	_, is := b.(*within).Broker.(driver.Seeker)
+	if can := b.Capabilities().Seek; can != is {
+		s.broken("seek is declared as %v, but the broker is a driver.Seeker: %v", can, is)
+	}
+	if !is {
+		return
+	}
+	seeker := b.(*within)
+	s.publish(b, "t", event("a", "k", "x"), event("b", "k", "x"))
+	<-time.After(50 * time.Millisecond) // brokers count in milliseconds, and not by this clock
+	between := time.Now()
+	<-time.After(50 * time.Millisecond)
+	s.publish(b, "t", event("c", "k", "x"))
+	m := s.join(b, subscription("t", "g"), nil)
+	m.waitFor("a", "b", "c")
+	s.wantError(seeker.Seek(context.Background(), "t", "g", time.Time{}), driver.ErrBusy, "seek under a running member")
+	m.leave()
+	for _, c := range []struct {
+		to   time.Time
+		want string
+	}{{time.Time{}, "abc"}, {between, "c"}, {time.Now().Add(time.Hour), ""}} {
+		s.must(seeker.Seek(context.Background(), "t", "g", c.to), "seek")
+		sentinel := fmt.Sprint("sentinel ", c.want)
+		s.publish(b, "t", event(sentinel, "k", "x"))
+		again := s.join(b, subscription("t", "g"), nil)
+		got := ""
+		for _, x := range again.waitFor(sentinel) {
+			if len(x.id) == 1 {
+				got += x.id
+			}
+		}
+		again.leave()
+		if got != c.want {
+			s.broken("after seeking to %v the events were %q, want %q", c.to, got, c.want)
+		}
+	}
+	s.must(seeker.Seek(context.Background(), "t", "new", time.Now().Add(time.Hour)), "seek of a new group")
+	s.publish(b, "t", event("d", "k", "x"))
+	if all := s.join(b, subscription("t", "new"), nil).waitFor("d"); len(all) != 1 {
+		s.broken("a new group that was sent to the end was given %s", ids(all))
 	}
 }
 
@@ -197,6 +256,58 @@ func invalidSubscription(s *suite) {
 		if _, err := b.Subscribe(context.Background(), bad); err == nil {
 			s.broken("a subscription with %s was accepted", what)
 		}
+	}
+}
+
+func subscribeCancelled(s *suite) {
+	b := s.open()
+	reason := errors.New("the start was abandoned")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(reason)
+	sub := subscription("t", "g")
+	sub.Handle = acknowledge
+	_, err := b.Subscribe(ctx, sub)
+	s.wantError(err, reason, "subscribe with a context that has ended")
+}
+
+func runEnded(s *suite) {
+	b := s.open()
+	sub := subscription("t", "g")
+	sub.Handle = func(*driver.Delivery) driver.Result {
+		s.Errorf("a handler was called\nrule: %s", s.why)
+		return driver.Result{}
+	}
+	s.publish(b, "t", event("a", "k", "x"))
+	c, err := b.Subscribe(context.Background(), sub)
+	s.must(err, "subscribe")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.must(c.Run(ctx), "run")
+	s.join(b, subscription("t", "g"), nil).waitFor("a")
+}
+
+func provisionOff(s *suite) {
+	if s.backend.OpenUnprovisioned == nil {
+		s.Skip("the driver creates nothing per topic or group")
+	}
+	bare := s.openBy(s.backend.OpenUnprovisioned)
+	refused := func(err error, doing string) {
+		s.Helper()
+		s.wantError(err, driver.ErrNotProvisioned, doing)
+		if !driver.IsPermanent(err) {
+			s.broken("%s: the error is not permanent: %v", doing, err)
+		}
+	}
+	refused(bare.Publish("t", event("lost", "k", "x")), "publish to a topic that does not exist")
+	sub := subscription("t", "g")
+	sub.Handle = acknowledge
+	_, err := bare.Subscribe(context.Background(), sub)
+	refused(err, "subscribe to a topic that does not exist")
+	b := s.open()
+	s.join(b, subscription("t", "g"), nil).leave()
+	s.publish(bare, "t", event("a", "k", "x"))
+	if all := s.join(bare, subscription("t", "g"), nil).waitFor("a"); count(all, "lost") > 0 {
+		s.broken("an event was published although Publish failed")
 	}
 }
 

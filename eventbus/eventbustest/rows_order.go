@@ -79,8 +79,8 @@ func nackHolding(s *suite) {
 
 func nackDelayed(s *suite) {
 	b := s.open()
-	if !b.Capabilities().Delay {
-		s.Skip("the driver declares no delay; eventbus refuses such retry policies on it")
+	if !b.Capabilities().DelayedRedelivery {
+		s.Skip("the driver declares no delayed redelivery; eventbus refuses such retry policies on it")
 	}
 	const wait = time.Second // ample for the next event of the key
 	m := s.join(b, subscription("t", "g"), func(d *driver.Delivery) driver.Result {
@@ -122,6 +122,30 @@ func nackOnLeaving(s *suite) {
 	close(release)
 	s.await(leaving.ended, "the member to leave")
 	s.join(s.open(), subscription("t", "g"), nil).waitFor("a")
+}
+
+func closeUnderHandler(s *suite) {
+	b := s.open()
+	if !b.Capabilities().Durable {
+		s.Skip("the driver declares that it is not durable")
+	}
+	started, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	m := s.join(b, subscription("t", "g"), func(*driver.Delivery) driver.Result {
+		once.Do(func() { close(started) })
+		<-release
+		return driver.Result{}
+	})
+	s.publish(b, "t", event("a", "k", "x"), event("b", "k", "x"))
+	s.await(started, "the handler to start")
+	other := s.join(s.open(), subscription("t", "g"), nil)
+	s.must(b.Close(), "close")
+	close(release)
+	s.await(m.ended, "Run to return after Close")
+	other.waitFor("b")
+	if n := count(m.snapshot(), "b"); n > 0 {
+		s.broken("a handler was started after the broker had been closed")
+	}
 }
 
 // orderCheck fails the suite when an event comes before its predecessor of the
@@ -271,6 +295,7 @@ func concurrencyLimit(s *suite) {
 	release := make(chan struct{})
 	sub := subscription("t", "g")
 	sub.Concurrency = 3
+	other := s.join(b, subscription("t", "other"), nil)
 	m := s.join(b, sub, func(*driver.Delivery) driver.Result {
 		n := running.Add(1)
 		defer running.Add(-1)
@@ -299,7 +324,7 @@ func concurrencyLimit(s *suite) {
 	if b.Capabilities().KeyedConcurrency {
 		s.await(full, "three handlers to run at a time")
 	}
-	s.join(b, subscription("t", "other"), nil).waitFor(want...) // by then a fourth would have begun
+	other.waitFor(want...) // by then a fourth would have begun
 	close(release)
 	m.waitFor(want...)
 	if most.Load() > 3 {

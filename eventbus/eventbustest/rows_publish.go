@@ -189,6 +189,21 @@ func delayedPublish(s *suite) {
 	}
 }
 
+func dedup(s *suite) {
+	b := s.open()
+	m := s.join(b, subscription("t", "g"), nil)
+	s.publish(b, "t", event("twice", "k", "x"))
+	s.publish(b, "t", event("twice", "k", "x"))
+	s.publish(b, "t", event("sentinel", "k", "x"))
+	want := 2
+	if b.Capabilities().Dedup {
+		want = 1
+	}
+	if n := count(m.waitFor("sentinel"), "twice"); n != want {
+		s.broken("dedup is declared as %v, but the event came %d times", b.Capabilities().Dedup, n)
+	}
+}
+
 func tooLarge(s *suite) {
 	b := s.open()
 	limit := b.Capabilities().MaxPayload

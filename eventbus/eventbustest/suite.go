@@ -20,11 +20,20 @@ type Backend struct {
 	// Open returns another connection to the broker, as another process would
 	// have. A driver without connections may return the same value each time.
 	Open func() (driver.Broker, error)
+
+	// OpenUnprovisioned is Open for a broker that may create nothing. Nil where
+	// topics and groups are not something that has to be created.
+	OpenUnprovisioned func() (driver.Broker, error)
+
+	// Remove, if set, is called for each topic that the row may have created, with
+	// the groups it may have, after everything was closed.
+	Remove func(topic string, groups []string)
 }
 
 // Run checks that a driver keeps the promises of package driver. newBackend is
-// called once per row, and what it sets up should end with t.Cleanup. Rows about
-// a capability that the driver does not declare check that it is refused.
+// called once per row, and what it sets up should end with t.Cleanup. Backends may
+// share a server: each row has names of its own. Rows about a capability that
+// the driver does not declare check that it is refused.
 //
 // The rows run in a fixed order under stable names, so a failing one can be
 // run alone: go test -run 'TestConformance/key_order'. A failure prints the
@@ -32,7 +41,8 @@ type Backend struct {
 func Run(t *testing.T, newBackend func(t *testing.T) Backend) {
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			s := &suite{T: t, why: r.why, backend: newBackend(t)}
+			s := &suite{T: t, why: r.why, backend: newBackend(t), names: newNamespace()}
+			defer s.remove()
 			defer s.noGoroutineLeft(runtime.NumGoroutine()) // more than the backend has
 			defer s.close()
 			r.run(s)
@@ -56,6 +66,7 @@ type suite struct {
 	*testing.T
 	why     string
 	backend Backend
+	names   *namespace
 
 	mu      sync.Mutex
 	brokers []driver.Broker
@@ -76,12 +87,28 @@ func (s *suite) must(err error, doing string) {
 
 func (s *suite) open() driver.Broker {
 	s.Helper()
-	b, err := s.backend.Open()
+	return s.openBy(s.backend.Open)
+}
+
+func (s *suite) openBy(open func() (driver.Broker, error)) driver.Broker {
+	s.Helper()
+	opened, err := open()
 	s.must(err, "open")
+	b := &within{opened, s.names}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.brokers = append(s.brokers, b)
 	return b
+}
+
+// remove leaves nothing of the row behind on a shared server.
+func (s *suite) remove() {
+	if s.backend.Remove == nil {
+		return
+	}
+	for topic, groups := range s.names.topics {
+		s.backend.Remove(topic, groups)
+	}
 }
 
 // close stops what the row started, consumers before connections.

@@ -103,7 +103,7 @@ func New(c Config) (*Broker, error) {
 
 // Capabilities implements driver.Broker.
 func (b *Broker) Capabilities() driver.Capabilities {
-	return driver.Capabilities{KeyOrder: true, KeyedConcurrency: true, Groups: true, Delay: true, MaxPayload: b.cfg.MaxPayload}
+	return driver.Capabilities{KeyOrder: true, KeyedConcurrency: true, Groups: true, Replay: true, Delay: true, DelayedRedelivery: true, MaxPayload: b.cfg.MaxPayload}
 }
 
 // Publish implements driver.Broker. The messages of one call become visible
@@ -129,9 +129,12 @@ func (b *Broker) publish(name string, messages []*message.Message, toRecord func
 }
 
 // Subscribe implements driver.Broker.
-func (b *Broker) Subscribe(_ context.Context, s driver.Subscription) (driver.Consumer, error) {
+func (b *Broker) Subscribe(ctx context.Context, s driver.Subscription) (driver.Consumer, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("membus: subscribe group %q to topic %q: %w", s.Group, s.Topic, context.Cause(ctx))
 	}
 	t, err := b.topic(s.Topic)
 	if err != nil {

@@ -30,13 +30,21 @@ type Item[R any] struct {
 	Attempt int
 	Record  R
 
-	retry bool
-	after time.Duration
+	retry   bool
+	letPass bool
+	after   time.Duration
 }
 
 // Retry asks for the item again after a delay, counted from the return of the
 // handler. Until then its key waits and its lane's watermark stays behind it.
 func (it *Item[R]) Retry(after time.Duration) { it.retry, it.after = true, after }
+
+// Defer is Retry, but later items of the key need not wait: after the delay the
+// item is the last of its key. With a delay of zero or less it is Retry.
+func (it *Item[R]) Defer(after time.Duration) {
+	it.Retry(after)
+	it.letPass = after > 0
+}
 
 // Dispatcher hands records to workers. It is safe for concurrent use.
 type Dispatcher[R any] struct {
@@ -49,7 +57,7 @@ type Dispatcher[R any] struct {
 	waiting int       // workers blocked on work
 	ready   queue[R]
 	held    int // records that are not done
-	delayed int // of them, those that wait for a retry
+	delayed int // of them, those that wait for the delay of a retry
 	free    []*entry[R]
 }
 
@@ -67,7 +75,8 @@ func (d *Dispatcher[R]) Len() int {
 	return d.held
 }
 
-// Delayed returns how many of the records held wait for the delay of a Retry.
+// Delayed returns how many of the records held wait for the delay of a Retry or
+// a Defer.
 func (d *Dispatcher[R]) Delayed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -189,13 +198,19 @@ func (d *Dispatcher[R]) done(e *entry[R]) (progress bool) {
 	e.state = done
 	e.lane.held--
 	d.release(1)
-	if e.Key != "" {
-		if next := e.lane.dequeue(e); next != nil && !e.lane.revoked {
-			d.push(next)
-		}
-	}
+	d.pass(e)
 	e.Item = Item[R]{Position: e.Position} // it may wait long for the watermark
 	return e.lane.advance()
+}
+
+// pass lets the next record of e's key run.
+func (d *Dispatcher[R]) pass(e *entry[R]) {
+	if e.Key == "" {
+		return
+	}
+	if next := e.lane.dequeue(e); next != nil && !e.lane.revoked {
+		d.push(next)
+	}
 }
 
 func (d *Dispatcher[R]) drop(e *entry[R]) {
@@ -205,8 +220,8 @@ func (d *Dispatcher[R]) drop(e *entry[R]) {
 }
 
 func (d *Dispatcher[R]) again(e *entry[R]) {
-	after := e.after
-	e.retry, e.after = false, 0
+	after, letPass := e.after, e.letPass
+	e.retry, e.letPass, e.after = false, false, 0
 	e.Attempt++
 	if after <= 0 {
 		d.push(e)
@@ -214,12 +229,19 @@ func (d *Dispatcher[R]) again(e *entry[R]) {
 	}
 	e.state = delayed
 	d.delayed++
+	if letPass {
+		d.pass(e)
+	}
 	e.timer = time.AfterFunc(after, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if e.state == delayed {
 			d.delayed--
 			e.timer = nil
+			if letPass && e.Key != "" && !e.lane.enqueue(e) {
+				e.state = waiting
+				return
+			}
 			d.push(e)
 		}
 	})

@@ -84,10 +84,11 @@ func (l *Lane[R]) enqueue(e *entry[R]) bool {
 
 // dequeue takes e, the first of its key, out and returns the next, if any.
 func (l *Lane[R]) dequeue(e *entry[R]) *entry[R] {
-	if e.behind == nil {
+	next := e.behind
+	if e.behind = nil; next == nil {
 		delete(l.keys, e.Key)
 	}
-	return e.behind
+	return next
 }
 
 // advance moves the watermark over what is done from the front.
@@ -123,6 +124,13 @@ func (l *Lane[R]) compact() {
 		kept.Push(e)
 	}
 	l.order = kept
+}
+
+// Len returns how many records of the lane are not done.
+func (l *Lane[R]) Len() int {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	return l.held
 }
 
 // Watermark returns the position up to which every record is done; ok is false

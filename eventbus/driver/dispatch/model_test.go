@@ -16,6 +16,7 @@ import (
 type model struct {
 	lanes []*modelLane
 	limit int
+	turns int
 }
 
 type modelLane struct {
@@ -27,14 +28,15 @@ type modelRecord struct {
 	key      string
 	position int64
 	attempt  int
-	status   string // waiting, running, delayed, done, dropped
+	turn     int    // rank among the records of its key
+	status   string // waiting, running, delayed (the key waits), deferred (it does not), done, dropped
 	dueAt    time.Time
 }
 
 func (m *model) held() (n int) {
 	for _, l := range m.lanes {
 		for _, r := range l.records {
-			if r.status == "waiting" || r.status == "running" || r.status == "delayed" {
+			if r.status == "waiting" || r.status == "running" || r.status == "delayed" || r.status == "deferred" {
 				n++
 			}
 		}
@@ -42,15 +44,21 @@ func (m *model) held() (n int) {
 	return n
 }
 
+func (m *model) nextTurn() int {
+	m.turns++
+	return m.turns
+}
+
 // ready: waiting, and no earlier record of its key is unfinished.
 func (m *model) ready() (all []*modelRecord) {
 	for _, l := range m.lanes {
 		busy := map[string]bool{}
-		for _, r := range l.records {
+		inTurn := slices.SortedFunc(slices.Values(l.records), func(a, b *modelRecord) int { return a.turn - b.turn })
+		for _, r := range inTurn {
 			if r.status == "waiting" && !busy[r.key] {
 				all = append(all, r)
 			}
-			if r.key != "" && r.status != "done" {
+			if r.key != "" && r.status != "done" && r.status != "deferred" {
 				busy[r.key] = true
 			}
 		}
@@ -115,7 +123,11 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			inHand = append(inHand, e)
 		}
 	}
-	settle := func(retry bool, after time.Duration) {
+	settled := 0
+	settle := func(retry, letPass bool, after time.Duration) {
+		if settled++; after > 0 {
+			after += time.Duration(settled) // no two become due at the same time
+		}
 		i := rapid.IntRange(0, len(inHand)-1).Draw(rt, "which")
 		e := inHand[i]
 		inHand = slices.Delete(inHand, i, i+1)
@@ -125,6 +137,9 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			r.status = "done"
 		case lane.revoked:
 			r.status = "dropped"
+		case after > 0 && letPass:
+			r.status, r.dueAt = "deferred", time.Now().Add(after)
+			r.attempt++
 		case after > 0:
 			r.status, r.dueAt = "delayed", time.Now().Add(after)
 			r.attempt++
@@ -132,7 +147,10 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			r.status = "waiting"
 			r.attempt++
 		}
-		if retry {
+		switch {
+		case letPass:
+			e.Defer(after)
+		case retry:
 			e.Retry(after)
 		}
 		d.mu.Lock()
@@ -147,7 +165,7 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			}
 			i := rapid.IntRange(0, len(lanes)-1).Draw(rt, "lane")
 			position += rapid.Int64Range(1, 3).Draw(rt, "gap")
-			r := &modelRecord{key: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(rt, "key"), position: position, attempt: 1, status: "waiting"}
+			r := &modelRecord{key: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(rt, "key"), position: position, attempt: 1, turn: m.nextTurn(), status: "waiting"}
 			err := lanes[i].Add(t.Context(), r.key, position, 1, r)
 			if m.lanes[i].revoked {
 				require.ErrorIs(t, err, ErrRevoked)
@@ -169,20 +187,27 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			if len(inHand) == 0 {
 				rt.Skip("nothing runs")
 			}
-			settle(false, 0)
+			settle(false, false, 0)
 		},
 		"retry": func(rt *rapid.T) {
 			if len(inHand) == 0 {
 				rt.Skip("nothing runs")
 			}
-			settle(true, time.Duration(rapid.IntRange(0, 3).Draw(rt, "after"))*time.Second)
+			settle(true, rapid.Bool().Draw(rt, "let others pass"), time.Duration(rapid.IntRange(0, 3).Draw(rt, "after"))*time.Second)
 		},
 		"time passes": func(rt *rapid.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			for _, l := range m.lanes {
-				for _, r := range l.records {
-					if r.status == "delayed" && !r.dueAt.After(time.Now()) {
+				due := slices.SortedFunc(slices.Values(l.records), func(a, b *modelRecord) int { return a.dueAt.Compare(b.dueAt) })
+				for _, r := range due {
+					if r.dueAt.After(time.Now()) {
+						break
+					}
+					if r.status == "deferred" {
+						r.turn = m.nextTurn()
+					}
+					if r.status == "delayed" || r.status == "deferred" {
 						r.status = "waiting"
 					}
 				}
