@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/millrace-go/millrace/eventbus"
+	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/eventbus/eventbustest"
 )
 
@@ -19,7 +20,7 @@ func TestOpenRefusesBadURLsAndSaysWhatWouldDo(t *testing.T) {
 	for url, want := range map[string]string{
 		"carrier-pigeon:":                 "eventbus: open carrier-pigeon:: unknown scheme \"carrier-pigeon:\" in broker URL (registered: memory)",
 		"sqlite:bus.db":                   `eventbus: open sqlite:bus.db: the driver for "sqlite:" is not linked in; add: import _ "github.com/millrace-go/millrace/eventbus/sqlbus" (registered: memory)`,
-		"memory:?bufer=10":                `eventbus: open memory:?bufer=10: membus: unknown parameter "bufer" (did you mean "buffer"?); known: buffer, buffer_bytes, max_payload`,
+		"memory:?bufer=10":                `eventbus: open memory:?bufer=10: membus: unknown parameter "bufer" (did you mean "buffer"?); known: buffer, buffer_bytes, max_payload, prefix`,
 		"memory:?buffer=ten":              `eventbus: open memory:?buffer=ten: membus: parameter buffer="ten": want a whole number from 1 to 2147483647`,
 		"memory:?buffer=1&buffer=2":       `eventbus: open memory:?buffer=1&buffer=2: membus: parameter "buffer" is given 2 times`,
 		"memory://host":                   `eventbus: open memory://host: membus: a memory: URL has no host and no path; every Open is a broker of its own`,
@@ -176,6 +177,19 @@ func TestUnsupportedPolicyIsRefusedAtStart(t *testing.T) {
 	err = ordersPlaced.Publish(t.Context(), bus, orderPlaced{}, eventbus.WithDelay(time.Hour))
 	require.ErrorIs(t, err, eventbus.ErrUnsupported)
 	require.ErrorContains(t, err, "publish it through an outbox")
+}
+
+func TestMissingCapabilityIsRefusedAtStartNamingHandlerAndBroker(t *testing.T) {
+	bus, err := eventbus.Open(t.Context(), "memory:?max_payload=1000")
+	require.NoError(t, err)
+	defer bus.Close()
+	svc := eventbus.NewService("billing", bus)
+	eventbus.Subscribe(svc, ordersPlaced, noop, eventbus.Requires(driver.Capabilities{Durable: true, KeyOrder: true, MaxPayload: 1001}))
+	err = svc.Run(t.Context())
+	require.ErrorIs(t, err, eventbus.ErrUnsupported)
+	require.ErrorContains(t, err, `handler of topic "orders.placed" in group "billing": Requires: durable acknowledgement: not supported by this broker (memory:?max_payload=1000)`)
+	require.ErrorContains(t, err, `Requires: payloads of 1001 bytes (the limit is 1000): not supported by this broker (memory:?max_payload=1000)`)
+	require.NotContains(t, err.Error(), "order per key")
 }
 
 type nullPublisher struct{ closed int }

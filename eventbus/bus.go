@@ -106,6 +106,9 @@ func (b *Bus) publish(topic string, messages []*message.Message, by func(string,
 	return nil
 }
 
+// String returns the URL that the bus was opened with, without secrets.
+func (b *Bus) String() string { return b.name }
+
 // Source returns what the Source option set.
 func (b *Bus) Source() string { return b.source }
 

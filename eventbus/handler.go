@@ -77,6 +77,9 @@ func (h *handler) checkCapabilities() error {
 	if p.KeepOrder && !can.KeyOrder {
 		errs = append(errs, fmt.Errorf("KeepOrder: order per key: %w (%s)", ErrUnsupported, b.name))
 	}
+	for _, missing := range can.Lacks(h.cfg.requires) {
+		errs = append(errs, fmt.Errorf("Requires: %s: %w (%s)", missing, ErrUnsupported, b.name))
+	}
 	return errors.Join(errs...)
 }
 

@@ -89,6 +89,7 @@ type handlerConfig struct {
 	retry       RetryPolicy
 	start       driver.Start
 	unordered   bool
+	requires    driver.Capabilities
 }
 
 // Named gives a handler a name of its own and with it a consumer group of its
@@ -119,6 +120,13 @@ func Retry(p RetryPolicy) HandlerOption {
 // order per key. Without it such a service is refused at start.
 func Unordered() HandlerOption {
 	return func(c *handlerConfig) { c.unordered = true }
+}
+
+// Requires refuses, at start, a broker that lacks any of c: Durable for events
+// that must outlive a restart, say, or a MaxPayload in bytes that it must take.
+// What the options of the handler itself need is required without it.
+func Requires(c driver.Capabilities) HandlerOption {
+	return func(cfg *handlerConfig) { cfg.requires = c }
 }
 
 // StartNewest makes a group that has never read the topic begin with the events

@@ -163,34 +163,6 @@ type Result struct {
 	Uncounted bool
 }
 
-// Capabilities is what a broker, as configured, promises beyond the required
-// core. Zero values promise nothing.
-type Capabilities struct {
-	// KeyOrder: events of one key are handled in publish order.
-	KeyOrder bool
-	// KeyedConcurrency: different keys are handled side by side.
-	KeyedConcurrency bool
-	// Groups: each group sees every event, and several members share the work.
-	Groups bool
-	// Replay: a new group may begin with events of before it existed, whatever
-	// other groups there are (StartOldest). Without it, only the first group of a
-	// topic is given what was published before.
-	Replay bool
-	// Seek: the Broker is a Seeker.
-	Seek bool
-	// Delay: events can be published for later (MetadataDue).
-	Delay bool
-	// DelayedRedelivery: a Result may ask for a Delay without holding up the key.
-	DelayedRedelivery bool
-	// Dedup: of events published with the same id within the broker's window,
-	// groups see one.
-	Dedup bool
-	// Durable: accepted events survive a restart of every process.
-	Durable bool
-	// MaxPayload is the largest payload in bytes; 0 when unknown.
-	MaxPayload int
-}
-
 // Options carry what an Opener needs beside the URL.
 type Options struct {
 	// Logger for what a driver mends by itself. Defaults to slog.Default().

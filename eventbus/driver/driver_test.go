@@ -25,8 +25,8 @@ func ExampleParams() {
 	fmt.Println(p.Err())
 	// Output:
 	// 5s 1
-	// unknown parameter "bird" (did you mean "birds"?); known: wait, birds
-	// unknown parameter "colour"; known: wait, birds
+	// unknown parameter "bird" (did you mean "birds"?); known: wait, birds, prefix
+	// unknown parameter "colour"; known: wait, birds, prefix
 }
 
 func TestParamsReportEveryProblem(t *testing.T) {

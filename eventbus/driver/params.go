@@ -129,7 +129,7 @@ func (p *Params) unknown(name string) error {
 			hint = fmt.Sprintf(" (did you mean %q?)", k)
 		}
 	}
-	return fmt.Errorf("unknown parameter %q%s; known: %s", name, hint, strings.Join(p.known, ", "))
+	return fmt.Errorf("unknown parameter %q%s; known: %s", name, hint, strings.Join(append(slices.Clone(p.known), prefixParam), ", "))
 }
 
 // distance is Levenshtein's, on bytes.

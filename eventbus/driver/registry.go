@@ -58,7 +58,9 @@ func Schemes() []string {
 	return schemes
 }
 
-// Open parses rawURL and hands it to the opener of its scheme.
+// Open parses rawURL and hands it to the opener of its scheme. Every scheme has
+// the parameter prefix, which is put before the names of all topics and groups
+// on the broker, so that environments can share one.
 func Open(ctx context.Context, rawURL string, o Options) (Broker, error) {
 	u, err := parse(rawURL)
 	if err != nil {
@@ -70,7 +72,15 @@ func Open(ctx context.Context, rawURL string, o Options) (Broker, error) {
 	if open == nil {
 		return nil, unknownScheme(u.Scheme)
 	}
-	return open(ctx, u, o)
+	u, prefix, err := cutPrefix(u)
+	if err != nil {
+		return nil, err
+	}
+	b, err := open(ctx, u, o)
+	if err != nil || prefix == "" {
+		return b, err
+	}
+	return withPrefix(b, prefix), nil
 }
 
 func unknownScheme(scheme string) error {

@@ -20,3 +20,11 @@ func TestConformance(t *testing.T) {
 		return eventbustest.Backend{Open: func() (driver.Broker, error) { return b, nil }}
 	})
 }
+
+func TestConformanceWithPrefix(t *testing.T) {
+	eventbustest.Run(t, func(t *testing.T) eventbustest.Backend {
+		b, err := driver.Open(t.Context(), "memory:?prefix=staging.", driver.Options{})
+		require.NoError(t, err)
+		return eventbustest.Backend{Open: func() (driver.Broker, error) { return b, nil }}
+	})
+}

@@ -135,7 +135,7 @@ func (s *shop) run(ctx context.Context, play func(context.Context) error) error 
 		})
 	}
 	if s.started(ctx) {
-		slog.Info("ecommerce: the shop is open", "url", s.url(), "services", s.cfg.services, "data", s.cfg.data, "bus", s.cfg.bus)
+		slog.Info("ecommerce: the shop is open", "url", s.url(), "services", s.cfg.services, "data", s.cfg.data, "bus", s.bus.String())
 		if play != nil {
 			errs.add(play(ctx))
 			stop()
