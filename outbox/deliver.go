@@ -114,7 +114,7 @@ func (t *term) publish(topic string, group []*item) {
 
 // message builds what is published: the original id, metadata and payload.
 func (r *row) message() (*message.Message, error) {
-	metadata, err := decodeMetadata(r.metadata)
+	metadata, err := driver.DecodeMetadata(r.metadata)
 	if err != nil {
 		return nil, driver.Permanent(fmt.Errorf("the row can't be decoded: %w", err))
 	}

@@ -7,9 +7,3 @@ func RepeatedQueries(db *sql.DB) []string {
 	q := New(db, SQLite).sql
 	return []string{q.peek, q.renew, q.fence, q.read, q.deleteRange, q.sweep, q.nextDue, q.deleteDue, q.park, q.parkBehind, q.unlog, q.inLog}
 }
-
-// Codec of metadata.
-var (
-	EncodeMetadata = encodeMetadata
-	DecodeMetadata = decodeMetadata
-)

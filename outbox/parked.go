@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"time"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
 // ParkedEvent is an event that could not be published and was set aside.
@@ -56,7 +58,7 @@ func (o *Outbox) readParked(ctx context.Context, limit int) ([]ParkedEvent, erro
 		if err := rows.Scan(&e.ID, &e.Topic, &e.Key, &metadata, &e.Payload, &written, &e.Error, &e.Attempts, &parked); err != nil {
 			return nil, err
 		}
-		e.Metadata, _ = decodeMetadata(metadata) // such an event is parked for just that
+		e.Metadata, _ = driver.DecodeMetadata(metadata) // such an event is parked for just that
 		e.Written, e.Parked = time.UnixMilli(written), time.UnixMilli(parked)
 		events = append(events, e)
 	}

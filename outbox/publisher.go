@@ -116,7 +116,7 @@ func prepare(m *message.Message) (pending, error) {
 	row := pending{
 		id:       m.UUID,
 		key:      driver.Key(m),
-		metadata: encodeMetadata(nil, m.Metadata, driver.MetadataDue),
+		metadata: driver.EncodeMetadata(m.Metadata, driver.MetadataDue),
 		payload:  m.Payload,
 	}
 	if row.payload == nil {
