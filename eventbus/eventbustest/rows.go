@@ -22,6 +22,7 @@ var rows = []row{
 	{"nack_with_delay", "a delayed event lets its key go on; without the capability a service must hold", nackDelayed},
 	{"nack_on_leaving", "an event given back by a leaving member goes to another", nackOnLeaving},
 	{"close_under_handler", "what a member had not settled when its broker was closed goes to another", closeUnderHandler},
+	{"crash", "what a member had not settled when its process was killed goes to another", crash},
 	{"delay", "an event with a due time comes no earlier; without the capability it is refused", delayedPublish},
 
 	{"key_order", "events of one key are handled one at a time in publish order, also when some are nacked", keyOrder},

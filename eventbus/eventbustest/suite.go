@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,6 +21,10 @@ type Backend struct {
 	// Open returns another connection to the broker, as another process would
 	// have. A driver without connections may return the same value each time.
 	Open func() (driver.Broker, error)
+
+	// URL opens another connection in another process. Empty where there is no
+	// such thing.
+	URL string
 
 	// OpenUnprovisioned is Open for a broker that may create nothing. Nil where
 	// topics and groups are not something that has to be created.
@@ -38,7 +43,13 @@ type Backend struct {
 // The rows run in a fixed order under stable names, so a failing one can be
 // run alone: go test -run 'TestConformance/key_order'. A failure prints the
 // rule that was broken.
+//
+// Where a Backend has a URL, one row runs the test binary again, as another
+// process, and kills it.
 func Run(t *testing.T, newBackend func(t *testing.T) Backend) {
+	if order := os.Getenv(victimVariable); order != "" {
+		beVictim(t, order)
+	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
 			s := &suite{T: t, why: r.why, backend: newBackend(t), names: newNamespace()}
