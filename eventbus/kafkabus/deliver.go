@@ -1,0 +1,64 @@
+package kafkabus
+
+import (
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
+)
+
+// wakeEvery spares the poller from looking for room after each record.
+const wakeEvery = 32
+
+// outgoing is a delivery and its message in one allocation.
+type outgoing struct {
+	driver.Delivery
+	message message.Message
+	record  *record
+}
+
+// NewMessage implements driver.Delivery.Original.
+func (o *outgoing) NewMessage() *message.Message {
+	m := &message.Message{Payload: o.record.Value}
+	m.UUID, m.Metadata = decode(o.record.Record)
+	return m
+}
+
+// deliver is called by the workers.
+func (c *consumer) deliver(it *dispatch.Item[record]) {
+	r := &it.Record
+	o := &outgoing{
+		Delivery: driver.Delivery{Topic: c.sub.Topic, Key: it.Key, Position: driver.Position{Partition: r.Partition, Offset: r.Offset}, Attempt: it.Attempt},
+		message:  message.Message{Payload: r.Value},
+		record:   r,
+	}
+	o.message.UUID, o.message.Metadata = decode(r.Record)
+	o.Message, o.Original = &o.message, o
+	c.running.Add(1)
+	defer c.running.Add(-1)
+	c.settle(it, c.sub.Handle(&o.Delivery))
+}
+
+func (c *consumer) settle(it *dispatch.Item[record], res driver.Result) {
+	r := &it.Record
+	if !res.Redeliver {
+		p := r.part
+		left := p.finish(r)
+		p.resume(c.low())
+		if c.hungry.Load() && left%wakeEvery == 0 {
+			poke(c.room)
+		}
+		return
+	}
+	if res.Delay > 0 && !r.detached {
+		r.Record, r.detached = detached(r.Record), true // it may wait long, alone
+	}
+	if res.Uncounted {
+		it.Attempt--
+	}
+	if res.Hold || res.Delay <= 0 {
+		it.Retry(res.Delay)
+		return
+	}
+	it.Defer(res.Delay)
+}
