@@ -21,16 +21,30 @@ var goldenMetadata = message.Metadata{
 	"binary":          "\x00\xff\xfe",
 }
 
+// goldens are what the outbox and sqlbus wrote when each had code of its own.
+var goldens = map[string]message.Metadata{
+	"testdata/v1/metadata.hex": goldenMetadata,
+	"testdata/v1/metadata_sqlbus.hex": {
+		"":                "empty key",
+		"bin\x00\xff\xfe": "\x00\x01\x80\xff",
+		"ce_partitionkey": "order-1",
+		"empty":           "",
+		"utf-8 é":         "Straße",
+	},
+}
+
 // What version 1 wrote must be readable for ever.
 func TestMetadataGolden(t *testing.T) {
-	golden, err := os.ReadFile("testdata/v1/metadata.hex")
-	require.NoError(t, err)
-	b, err := hex.DecodeString(strings.TrimSpace(string(golden)))
-	require.NoError(t, err)
-	require.Equal(t, b, driver.EncodeMetadata(goldenMetadata))
-	got, err := driver.DecodeMetadata(b)
-	require.NoError(t, err)
-	require.Equal(t, goldenMetadata, got)
+	for file, want := range goldens {
+		golden, err := os.ReadFile(file)
+		require.NoError(t, err)
+		b, err := hex.DecodeString(strings.TrimSpace(string(golden)))
+		require.NoError(t, err)
+		require.Equal(t, b, driver.EncodeMetadata(want))
+		got, err := driver.DecodeMetadata(b)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
 }
 
 func TestMetadataOfAnyBytesSurvives(t *testing.T) {

@@ -3,12 +3,14 @@ package sqlbus
 import (
 	"context"
 	"database/sql"
-	"strconv"
-	"time"
+	"slices"
 )
 
 // taken is a partition as its new owner finds it.
-type taken struct{ number, token, cursor int64 }
+type taken struct {
+	number, token, cursor int64
+	owner                 string // before it was taken
+}
 
 // acquire takes free partitions up to the quota.
 func (c *consumer) acquire(ctx context.Context, member string) error {
@@ -18,7 +20,7 @@ func (c *consumer) acquire(ctx context.Context, member string) error {
 	owned := c.partitions()
 	var free []taken
 	var leftover int64
-	err := c.b.writer.do(ctx, 0, func(s *session) (err error) {
+	err := c.b.engine.do(ctx, c.group(), func(s *session) (err error) {
 		if free, err = c.takeFree(s, member, owned); err != nil || len(free) == 0 {
 			return err
 		}
@@ -41,48 +43,56 @@ func (c *consumer) acquire(ctx context.Context, member string) error {
 // takeFree also removes members whose lease has ended: a partition is free when
 // nobody who is a member owns it, or when this member does and doesn't know,
 // because a commit that went through was reported as failed.
-func (c *consumer) takeFree(s *session, member string, owned []*partition) (free []taken, err error) {
-	if _, err := s.exec("DELETE FROM millrace_members WHERE topic = ? AND group_name = ? AND lease_until < ? AND member <> ?", c.sub.Topic, c.sub.Group, time.Now().UnixMicro(), member); err != nil {
+func (c *consumer) takeFree(s *session, member string, owned []*partition) ([]taken, error) {
+	all, err := c.lockGroup(s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.exec("DELETE FROM millrace_members WHERE topic = ? AND group_name = ? AND lease_until < {now} AND member <> ?", c.sub.Topic, c.sub.Group, member); err != nil {
 		return nil, err
 	}
 	m, err := c.look(s, member)
 	if err != nil || !m.present {
 		return nil, err
 	}
-	want, list := m.quota(c.b.file.partitions), make([]int, len(owned))
-	for i, p := range owned {
-		list[i] = p.number
+	want := m.quota(c.b.store.partitions)
+	for _, p := range owned {
 		if !p.sealed() {
 			want--
 		}
 	}
-	if want <= 0 {
+	free := slices.DeleteFunc(all, func(t taken) bool {
+		if t.owner == member {
+			return slices.ContainsFunc(owned, func(p *partition) bool { return int64(p.number) == t.number })
+		}
+		return m.has(t.owner)
+	})
+	free = free[:max(0, min(want, len(free)))]
+	if len(free) == 0 {
 		return nil, nil
 	}
-	err = s.each(`UPDATE millrace_groups SET owner = ?, token = token + 1
-WHERE topic = ? AND group_name = ? AND partition IN (
-	SELECT partition FROM millrace_groups WHERE topic = ? AND group_name = ? AND (owner IS NULL OR owner NOT IN (
-		SELECT member FROM millrace_members WHERE topic = ? AND group_name = ?
-	) OR owner = ? AND partition NOT IN (SELECT value FROM json_each(?))) LIMIT ?
-) RETURNING partition, token, cursor`,
-		[]any{member, c.sub.Topic, c.sub.Group, c.sub.Topic, c.sub.Group, c.sub.Topic, c.sub.Group, member, jsonList(list), want},
-		func(rows *sql.Rows) (bool, error) {
-			var t taken
-			err := rows.Scan(&t.number, &t.token, &t.cursor)
-			free = append(free, t)
-			return true, err
-		})
+	list := make(numbers, len(free))
+	for i := range free {
+		free[i].token++
+		list[i] = free[i].number
+	}
+	_, err = s.exec(`UPDATE millrace_groups SET owner = ?, token = token + 1 WHERE topic = ? AND group_name = ? AND "partition" {in}`,
+		member, c.sub.Topic, c.sub.Group, list)
 	return free, err
 }
 
-// jsonList is how a list of any length gets into a prepared statement.
-func jsonList(numbers []int) string {
-	b := []byte{'['}
-	for i, n := range numbers {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendInt(b, int64(n), 10)
-	}
-	return string(append(b, ']'))
+// lockGroup returns the partitions of the group. Nobody else moves them, or
+// stores progress in them, until the transaction ends.
+func (c *consumer) lockGroup(s *session) (all []taken, err error) {
+	err = s.each(`SELECT "partition", token, "cursor", owner FROM millrace_groups WHERE topic = ? AND group_name = ? ORDER BY "partition" {lock}`,
+		[]any{c.sub.Topic, c.sub.Group},
+		func(rows *sql.Rows) (bool, error) {
+			var t taken
+			var owner sql.NullString
+			err := rows.Scan(&t.number, &t.token, &t.cursor, &owner)
+			t.owner = owner.String
+			all = append(all, t)
+			return true, err
+		})
+	return all, err
 }

@@ -12,18 +12,36 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
-func BenchmarkPublishSerial(b *testing.B) {
-	bus := openAt(b, tempPath(b), Config{})
+// onEach runs bench on every database; open returns another Broker on it.
+func onEach(b *testing.B, bench func(b *testing.B, open func() *Broker)) {
+	b.Run("sqlite", func(b *testing.B) {
+		path := tempPath(b)
+		bench(b, func() *Broker { return openAt(b, path, Config{}) })
+	})
+	for _, name := range servers {
+		b.Run(name, func(b *testing.B) {
+			url := newDatabase(b, name)
+			bench(b, func() *Broker { return openOn(b, url, Config{}) })
+		})
+	}
+}
+
+func BenchmarkPublishSerial(b *testing.B) { onEach(b, publishSerial) }
+
+func publishSerial(b *testing.B, open func() *Broker) {
+	bus := open()
 	for i := 0; b.Loop(); i++ {
 		require.NoError(b, bus.Publish("t", msg("k", i)))
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-func BenchmarkPublishFrom16(b *testing.B) {
-	bus := openAt(b, tempPath(b), Config{})
+func BenchmarkPublishFrom64(b *testing.B) { onEach(b, publishFrom64) }
+
+func publishFrom64(b *testing.B, open func() *Broker) {
+	bus := open()
 	var n atomic.Int64
-	b.SetParallelism(max(1, 16/runtime.GOMAXPROCS(0)))
+	b.SetParallelism(max(1, 64/runtime.GOMAXPROCS(0)))
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			i := n.Add(1)
@@ -35,8 +53,10 @@ func BenchmarkPublishFrom16(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-func BenchmarkPublishBatchesOf100(b *testing.B) {
-	bus := openAt(b, tempPath(b), Config{})
+func BenchmarkPublishBatchesOf100(b *testing.B) { onEach(b, publishBatchesOf100) }
+
+func publishBatchesOf100(b *testing.B, open func() *Broker) {
+	bus := open()
 	for b.Loop() {
 		require.NoError(b, bus.Publish("t", batch(100)...))
 	}
@@ -52,8 +72,10 @@ func batch(n int) []*message.Message {
 }
 
 // One event at a time, from Publish to the handler.
-func BenchmarkPublishToHandled(b *testing.B) {
-	bus := openAt(b, tempPath(b), Config{})
+func BenchmarkPublishToHandled(b *testing.B) { onEach(b, publishToHandled) }
+
+func publishToHandled(b *testing.B, open func() *Broker) {
+	bus := open()
 	got := make(chan *driver.Delivery, 1)
 	start(b, bus, driver.Subscription{Concurrency: 4, Handle: into(got)})
 	for i := 0; b.Loop(); i++ {
@@ -63,9 +85,10 @@ func BenchmarkPublishToHandled(b *testing.B) {
 }
 
 // The same between two Brokers: what a second process sees.
-func BenchmarkPublishToHandledElsewhere(b *testing.B) {
-	path := tempPath(b)
-	bus, other := openAt(b, path, Config{}), openAt(b, path, Config{})
+func BenchmarkPublishToHandledElsewhere(b *testing.B) { onEach(b, publishToHandledElsewhere) }
+
+func publishToHandledElsewhere(b *testing.B, open func() *Broker) {
+	bus, other := open(), open()
 	got := make(chan *driver.Delivery, 1)
 	start(b, other, driver.Subscription{Concurrency: 4, Handle: into(got)})
 	for i := 0; b.Loop(); i++ {
@@ -75,8 +98,10 @@ func BenchmarkPublishToHandledElsewhere(b *testing.B) {
 }
 
 // A backlog is read, handled and committed.
-func BenchmarkConsumeBacklog(b *testing.B) {
-	bus := openAt(b, tempPath(b), Config{})
+func BenchmarkConsumeBacklog(b *testing.B) { onEach(b, consumeBacklog) }
+
+func consumeBacklog(b *testing.B, open func() *Broker) {
+	bus := open()
 	const n = 20000
 	for range n / 1000 {
 		require.NoError(b, bus.Publish("t", batch(1000)...))

@@ -3,17 +3,18 @@ package sqlbus
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
-// Broker is a broker in one SQLite file; see the package comment. It is safe
-// for concurrent use, by several Brokers on the file as well.
+// Broker is a broker in a SQL database; see the package comment. It is safe for
+// concurrent use, by several Brokers on the database as well.
 type Broker struct {
 	cfg    Config
-	file   *file
-	writer *writer
+	engine engine
+	store  *store
 
 	open  context.Context // ends with Close
 	close context.CancelFunc
@@ -48,17 +49,23 @@ func Open(ctx context.Context, path string, c Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlbus: open %w", err)
 	}
-	b := &Broker{cfg: c, file: f, dueChanged: make(chan struct{}, 1), consumers: map[*consumer]struct{}{}}
+	return newBroker(f, c), nil
+}
+
+func newBroker(e engine, c Config) *Broker {
+	b := &Broker{cfg: c, engine: e, store: e.facts(), dueChanged: make(chan struct{}, 1), consumers: map[*consumer]struct{}{}}
 	b.open, b.close = context.WithCancel(context.Background())
-	b.writer = newWriter(f, c.Poll, b.changed)
-	go b.writer.loop()
+	e.watch(b)
 	b.keeping.Go(b.keepHouse)
-	return b, nil
+	return b
 }
 
 // Capabilities implements driver.Broker.
 func (b *Broker) Capabilities() driver.Capabilities {
-	return driver.Capabilities{KeyOrder: true, KeyedConcurrency: true, Groups: true, Delay: true, Durable: true, MaxPayload: b.cfg.MaxPayload}
+	return driver.Capabilities{
+		KeyOrder: true, KeyedConcurrency: true, Groups: true, Replay: true, Seek: true,
+		Delay: true, DelayedRedelivery: true, Durable: true, MaxPayload: b.cfg.MaxPayload,
+	}
 }
 
 // Subscribe implements driver.Broker.
@@ -79,34 +86,47 @@ func (b *Broker) Subscribe(ctx context.Context, s driver.Subscription) (driver.C
 }
 
 func (b *Broker) errorf(operation, topic, group string, err error) error {
-	return fmt.Errorf("sqlbus: %s %q of topic %q in %w", operation, group, topic, explain(b.file.path, err))
+	return fmt.Errorf("sqlbus: %s %q of topic %q in %w", operation, group, topic, b.engine.explain(err))
 }
 
 func (b *Broker) createGroup(ctx context.Context, s driver.Subscription) error {
 	const count = "SELECT count(*) FROM millrace_groups WHERE topic = ? AND group_name = ?"
-	n, _, err := b.file.read.number(count, s.Topic, s.Group)
+	n, _, err := b.store.read.number(count, s.Topic, s.Group)
 	if err != nil || n > 0 {
 		return err
 	}
-	return b.writer.do(ctx, 0, func(tx *session) error {
+	return b.engine.do(ctx, laneOf(s.Topic, s.Group), func(tx *session) error {
 		if n, _, err := tx.number(count, s.Topic, s.Group); err != nil || n > 0 {
 			return err // somebody was faster
 		}
 		var cursor int64
 		if s.Start == driver.StartNewest {
-			if cursor, _, err = tx.number("SELECT max(position) FROM millrace_events"); err != nil {
+			if cursor, _, err = b.newest(tx, s.Topic); err != nil {
 				return err
 			}
 		}
-		for partition := range b.file.partitions {
-			_, err := tx.exec("INSERT INTO millrace_groups (topic, group_name, partition, cursor, token) VALUES (?, ?, ?, ?, 0)", s.Topic, s.Group, partition, cursor)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return b.insertGroup(tx, s.Topic, s.Group, cursor)
 	})
 }
+
+// insertGroup creates the partitions of a group that are missing.
+func (b *Broker) insertGroup(tx *session, topic, group string, cursor int64) error {
+	d := b.store.dialect
+	rows, args := make([]string, b.store.partitions), []any(nil)
+	for partition := range rows {
+		rows[partition] = "(?, ?, ?, ?, 0)"
+		args = append(args, topic, group, partition, cursor)
+	}
+	_, err := tx.exec(d.insertNew+` INTO millrace_groups (topic, group_name, "partition", "cursor", token) VALUES `+strings.Join(rows, ", ")+d.unlessThere, args...)
+	return err
+}
+
+func (b *Broker) newest(s *session, topic string) (position int64, ok bool, err error) {
+	return s.number(b.store.dialect.newest, b.store.dialect.of(topic)...)
+}
+
+// laneOf names the transactions of a group.
+func laneOf(topic, group string) string { return topic + "/" + group }
 
 // wake tells the running consumers of topic that there may be something to read.
 func (b *Broker) wake(topic string) {
@@ -119,7 +139,7 @@ func (b *Broker) wake(topic string) {
 	}
 }
 
-// changed is told that somebody else wrote to the file.
+// changed is told that somebody else wrote to the database.
 func (b *Broker) changed() {
 	b.wakeAll()
 	poke(b.dueChanged)
@@ -184,9 +204,8 @@ func (b *Broker) release() (err error) {
 	b.shutdown.Do(func() {
 		b.calls.Wait()
 		b.keeping.Wait()
-		b.writer.close()
-		if err = b.file.close(); err != nil {
-			err = fmt.Errorf("sqlbus: close %w", explain(b.file.path, err))
+		if err = b.engine.close(); err != nil {
+			err = fmt.Errorf("sqlbus: close %w", b.engine.explain(err))
 		}
 	})
 	return err

@@ -140,7 +140,7 @@ func TestPublishEndsWithItsContext(t *testing.T) {
 func lock(t *testing.T, b *Broker) (unlock func()) {
 	locked, release, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- b.writer.do(context.Background(), 0, func(*session) error {
+		done <- fileOf(b).writer.do(context.Background(), 0, func(*session) error {
 			close(locked)
 			<-release
 			return nil
@@ -222,7 +222,7 @@ func TestAFailingOpDoesNotFailItsNeighbours(t *testing.T) {
 	results := make(chan error, 20)
 	for i := range 20 {
 		go func() {
-			results <- b.writer.do(context.Background(), 0, func(s *session) error {
+			results <- fileOf(b).writer.do(context.Background(), 0, func(s *session) error {
 				if i == 7 {
 					_, _ = s.exec("INSERT INTO millrace_meta VALUES ('bad', 0)")
 					return broken
@@ -233,9 +233,9 @@ func TestAFailingOpDoesNotFailItsNeighbours(t *testing.T) {
 		}()
 	}
 	eventually(t, "all are queued", func() bool {
-		b.writer.mu.Lock()
-		defer b.writer.mu.Unlock()
-		return len(b.writer.queue) == 20
+		fileOf(b).writer.mu.Lock()
+		defer fileOf(b).writer.mu.Unlock()
+		return len(fileOf(b).writer.ops) == 20
 	})
 	unlock()
 	failed := 0

@@ -68,12 +68,21 @@ func (o *outcomes) done() int {
 // Members of three Brokers come and go, events fail in every way: with nobody
 // crashing, each event is acknowledged once.
 func TestChurnAcknowledgesEachEventOnce(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		path := tempPath(t)
+		churn(t, func() *Broker { return openAt(t, path, Config{}) })
+	})
+	onServers(t, func(t *testing.T, url string) {
+		churn(t, func() *Broker { return openOn(t, url, Config{}) })
+	})
+}
+
+func churn(t *testing.T, open func() *Broker) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	o := &outcomes{random: rand.New(rand.NewPCG(seed, 1)), running: map[string]bool{}, acked: map[string]int{}, attempts: map[string]int{}}
-	path := tempPath(t)
-	brokers := []*Broker{openAt(t, path, Config{}), openAt(t, path, Config{}), openAt(t, path, Config{})}
+	brokers := []*Broker{open(), open(), open()}
 	const events = 1000
 	var publishing sync.WaitGroup
 	publishing.Go(func() {

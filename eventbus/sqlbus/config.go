@@ -2,6 +2,7 @@ package sqlbus
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +14,12 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
-func init() { driver.Register("sqlite", open) }
+func init() {
+	driver.Register("sqlite", open)
+	driver.Register("postgres", openURL(OpenPostgres))
+	driver.Register("postgresql", openURL(OpenPostgres))
+	driver.Register("mysql", openURL(OpenMySQL))
+}
 
 // Config of a Broker. The zero value is usable.
 type Config struct {
@@ -23,21 +29,36 @@ type Config struct {
 	Retention time.Duration
 
 	// Lease is how long a member that crashed keeps its share of the work;
-	// 1s to 1h. It must exceed the longest time for which the file can't be
-	// written to, or members lose their share while they are alive. Every
-	// process on the file should use the same. Defaults to 5s.
+	// 1s to 1h. It must exceed the longest time for which the database can't be
+	// written to, or members lose their share while they are alive. Every process
+	// on the database should use the same. Defaults to 5s.
 	Lease time.Duration
 
-	// Poll is how often the file is checked for changes by other processes; 1ms
-	// to 10s. Events of the same Broker don't wait for it. Defaults to 20ms.
+	// Poll is how often the database is checked for changes by other processes;
+	// 1ms to 10s. Events of the same Broker don't wait for it; with PostgreSQL
+	// those of others don't either while LISTEN works, and it is 250ms at least.
+	// Defaults to 20ms for a file and 50ms for a server.
 	Poll time.Duration
 
 	// MaxPayload is the largest payload accepted, in bytes, up to 512 MiB.
 	// Defaults to 1 MiB.
 	MaxPayload int
 
-	// NoProvision makes Open refuse a file that is missing or lacks the tables
-	// instead of creating them. Defaults to false.
+	// Connections is how many connections to a server are open at most; 2 to
+	// 1000. One more is for listening. Defaults to 10; a file has five.
+	Connections int
+
+	// NoListen makes a Broker on PostgreSQL do without LISTEN and NOTIFY, which a
+	// pooler that hands connections out by transaction does not support. Events of
+	// other processes then arrive by polling. Defaults to false.
+	NoListen bool
+
+	// TLS, if not nil, replaces what the URL of a server says about TLS: the
+	// connection is encrypted as it asks.
+	TLS *tls.Config
+
+	// NoProvision makes Open refuse a database that is missing or lacks the
+	// tables instead of creating them; see Schema. Defaults to false.
 	NoProvision bool
 
 	// Logger for what the broker mends by itself. Defaults to slog.Default().
@@ -48,7 +69,9 @@ const (
 	minRetention, maxRetention = time.Second, 100 * 365 * 24 * time.Hour
 	minLease, maxLease         = time.Second, time.Hour
 	minPoll, maxPoll           = time.Millisecond, 10 * time.Second
-	maxMaxPayload              = 512 << 20 // SQLite's own limit is just under 1 GB a row
+	maxMaxPayload              = 512 << 20 // databases take just under 1 GB a row
+	minConnections             = 2
+	maxConnections             = 1000
 )
 
 func (c Config) withDefaults() Config {
@@ -60,6 +83,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Poll == 0 {
 		c.Poll = 20 * time.Millisecond
+	}
+	if c.Connections == 0 {
+		c.Connections = 10
 	}
 	if c.MaxPayload == 0 {
 		c.MaxPayload = 1 << 20
@@ -84,7 +110,19 @@ func (c Config) validate() error {
 	if c.MaxPayload < 1 || c.MaxPayload > maxMaxPayload {
 		errs = append(errs, fmt.Errorf("sqlbus: MaxPayload must be from 1 to %d, got %d", maxMaxPayload, c.MaxPayload))
 	}
+	if c.Connections < minConnections || c.Connections > maxConnections {
+		errs = append(errs, fmt.Errorf("sqlbus: Connections must be from %d to %d, got %d", minConnections, maxConnections, c.Connections))
+	}
 	return errors.Join(errs...)
+}
+
+// params declares the parameters that all URLs have.
+func (c *Config) params(p *driver.Params, provision *bool) {
+	p.Duration("retention", &c.Retention, minRetention, maxRetention)
+	p.Duration("lease", &c.Lease, minLease, maxLease)
+	p.Duration("poll", &c.Poll, minPoll, maxPoll)
+	p.Int("max_payload", &c.MaxPayload, 1, maxMaxPayload)
+	p.Bool("provision", provision)
 }
 
 // open implements driver.Opener.
@@ -92,11 +130,7 @@ func open(ctx context.Context, u *url.URL, o driver.Options) (driver.Broker, err
 	c := Config{Logger: o.Logger}
 	provision := true
 	p := driver.NewParams(u)
-	p.Duration("retention", &c.Retention, minRetention, maxRetention)
-	p.Duration("lease", &c.Lease, minLease, maxLease)
-	p.Duration("poll", &c.Poll, minPoll, maxPoll)
-	p.Int("max_payload", &c.MaxPayload, 1, maxMaxPayload)
-	p.Bool("provision", &provision)
+	c.params(p, &provision)
 	path, err := pathOf(u)
 	if err := errors.Join(p.Err(), err); err != nil {
 		return nil, fmt.Errorf("sqlbus: %w", err)

@@ -322,7 +322,7 @@ func TestPartitionsAreSharedEvenly(t *testing.T) {
 		began := time.Now()
 		eventually(t, want, func() bool {
 			var got string
-			require.NoError(t, b.file.read.each("SELECT group_concat(n, ' ') FROM (SELECT count(*) AS n FROM millrace_groups GROUP BY owner ORDER BY n)", nil, scanInto(&got)))
+			require.NoError(t, b.store.read.each("SELECT group_concat(n, ' ') FROM (SELECT count(*) AS n FROM millrace_groups GROUP BY owner ORDER BY n)", nil, scanInto(&got)))
 			return got == want
 		})
 		t.Log(want, "after", time.Since(began).Round(time.Millisecond))

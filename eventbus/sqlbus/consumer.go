@@ -51,7 +51,7 @@ type consumer struct {
 func newConsumer(b *Broker, s driver.Subscription) *consumer {
 	c := &consumer{
 		b: b, sub: s, limit: max(minHeld, 4*s.Concurrency),
-		log:   b.cfg.Logger.With("file", b.file.path, "topic", s.Topic, "group", s.Group),
+		log:   b.cfg.Logger.With("database", b.store.name, "topic", s.Topic, "group", s.Group),
 		awake: make(chan struct{}, 1), moved: make(chan struct{}, 1), tend: make(chan struct{}, 1),
 		epoch: time.Now(), owned: map[int]*partition{},
 	}
@@ -86,6 +86,8 @@ func (c *consumer) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (c *consumer) group() string { return laneOf(c.sub.Topic, c.sub.Group) }
 
 func (c *consumer) errorf(operation string, err error) error {
 	return c.b.errorf(operation+" group", c.sub.Topic, c.sub.Group, err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -37,4 +39,34 @@ func ExampleOpen() {
 	})
 	_ = consumer.Run(ctx)
 	// Output: two boxes of tea
+}
+
+// The tables may live beside those of the service.
+func ExampleOpenPostgres() {
+	broker, err := sqlbus.OpenPostgres(context.Background(), os.Getenv("DATABASE_URL"), sqlbus.Config{Retention: 24 * time.Hour})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus, _ := eventbus.New(broker)
+	defer bus.Close()
+	_ = bus.Publish("orders.placed", message.NewMessage("1", []byte("two boxes of tea")))
+}
+
+func ExampleOpenMySQL() {
+	broker, err := sqlbus.OpenMySQL(context.Background(), "mysql://shop@127.0.0.1:3306/shop?tls=preferred", sqlbus.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	bus, _ := eventbus.New(broker)
+	defer bus.Close()
+	_ = bus.Publish("orders.placed", message.NewMessage("1", []byte("two boxes of tea")))
+}
+
+// For a migration tool.
+func ExampleSchema() {
+	statements := sqlbus.Schema(sqlbus.Postgres)
+	fmt.Println(statements[:strings.IndexByte(statements, '\n')])
+	// Output: CREATE TABLE millrace_meta (
 }

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
 // overdue as consumer.nextDue: there may be redeliveries that are due already.
@@ -113,7 +115,8 @@ func (b *budget) empty() bool { return b.records <= 0 || b.bytes <= 0 }
 func (c *consumer) scanTail() error {
 	var news []int
 	n, last := 0, c.scanned
-	err := c.b.file.read.each("SELECT position, topic, partition FROM millrace_events WHERE position > ? ORDER BY position", []any{c.scanned},
+	d := c.b.store.dialect
+	err := c.b.store.read.each(d.tail, d.of(c.sub.Topic, c.scanned, maxTail),
 		func(rows *sql.Rows) (bool, error) {
 			var topic string
 			var partition int
@@ -125,7 +128,7 @@ func (c *consumer) scanTail() error {
 			return n < maxTail, err
 		})
 	if err == nil && n == maxTail {
-		last, _, err = c.b.file.read.number("SELECT max(position) FROM millrace_events")
+		last, _, err = c.b.newest(c.b.store.read, c.sub.Topic)
 	}
 	if err != nil {
 		return err
@@ -158,21 +161,20 @@ func (c *consumer) readable() (parts []*partition, starving bool) {
 func (c *consumer) full(p *partition) bool { return p.full(int64(c.limit / 2)) }
 
 // readPartition adds the next events of p from the log, but for the exceptions.
-// It does without LIMIT ?, which would make SQLite prepare it anew every time.
 func (c *consumer) readPartition(ctx context.Context, p *partition, limit int, b *budget) error {
 	if b.empty() {
 		return nil
 	}
 	n := 0
-	err := c.b.file.read.each(`SELECT position, key, id, metadata, payload, 1 FROM millrace_events AS e
-WHERE topic = ? AND partition = ? AND position > ? AND NOT EXISTS (
+	err := c.b.store.read.each(`SELECT position, "key", id, metadata, payload FROM millrace_events AS e
+WHERE topic = ? AND "partition" = ? AND position > ? AND NOT EXISTS (
 	SELECT 1 FROM millrace_exceptions AS x WHERE x.topic = ? AND x.group_name = ? AND x.position = e.position
-) ORDER BY position`,
-		[]any{c.sub.Topic, p.number, p.read, c.sub.Topic, c.sub.Group},
+) ORDER BY position {limit}`,
+		[]any{c.sub.Topic, p.number, p.read, c.sub.Topic, c.sub.Group, limit},
 		func(rows *sql.Rows) (bool, error) {
-			r := &record{part: p}
+			r := &record{part: p, attempt: 1}
 			var metadata []byte
-			if err := rows.Scan(&r.position, &r.key, &r.id, &metadata, &r.payload, &r.attempt); err != nil {
+			if err := rows.Scan(&r.position, &r.key, &r.id, &metadata, &r.payload); err != nil {
 				return false, err
 			}
 			n++
@@ -196,7 +198,7 @@ func (c *consumer) add(ctx context.Context, r *record, metadata []byte, b *budge
 // decode never loses an event to damaged metadata: the subscriber, who can tell
 // that attributes are missing, decides what becomes of it.
 func (c *consumer) decode(r *record, metadata []byte) {
-	m, err := decodeMetadata(metadata)
+	m, err := driver.DecodeMetadata(metadata)
 	if err != nil {
 		c.log.Error("sqlbus: the event is delivered without metadata", "event_id", r.id, "position", r.position, "error", err)
 		m = map[string]string{}

@@ -3,34 +3,32 @@ package sqlbus
 import (
 	"context"
 	"database/sql"
-	"maps"
 	"math"
-	"slices"
 	"time"
 )
 
 // readDue adds the redeliveries that are due. It asks the file only when
 // nextDue says that there may be any.
 func (c *consumer) readDue(ctx context.Context, b *budget) error {
-	now := time.Now().UnixMicro()
-	if c.nextDue.Load() > now {
+	if c.nextDue.Load() > time.Now().UnixMicro() {
 		return nil
 	}
 	// Before the partitions are listed and the table is read: whatever is added
 	// to either meanwhile lowers it again.
 	c.nextDue.Store(math.MaxInt64)
-	all, err := c.readDueRows(ctx, c.partitions(), b, now)
+	// Asked for first, so that what becomes due meanwhile is seen twice and not
+	// never. A wait and no time: the clock may be the database's.
+	wait, ok, err := c.b.store.read.number("SELECT min(due_at) - {now} FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND due_at > {now}", c.sub.Topic, c.sub.Group)
+	all := false
+	if err == nil {
+		all, err = c.readDueRows(ctx, c.partitions(), b)
+	}
 	if err != nil || !all {
 		c.nextDue.Store(overdue)
 		return err
 	}
-	next, ok, err := c.b.file.read.number("SELECT min(due_at) FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND due_at > ?", c.sub.Topic, c.sub.Group, now)
-	if err != nil {
-		c.nextDue.Store(overdue)
-		return err
-	}
 	if ok {
-		c.expect(next)
+		c.expect(time.Now().UnixMicro() + wait)
 	}
 	return nil
 }
@@ -38,7 +36,7 @@ func (c *consumer) readDue(ctx context.Context, b *budget) error {
 // readDueRows adds what fits and reports whether that is all. It holds c.hands:
 // a redelivery that is taken out of hand while this looks at an older state of
 // the table would be delivered twice.
-func (c *consumer) readDueRows(ctx context.Context, parts []*partition, b *budget, now int64) (all bool, err error) {
+func (c *consumer) readDueRows(ctx context.Context, parts []*partition, b *budget) (all bool, err error) {
 	c.hands.Lock()
 	defer c.hands.Unlock()
 	byNumber := make(map[int]*partition, len(parts))
@@ -54,12 +52,15 @@ func (c *consumer) readDueRows(ctx context.Context, parts []*partition, b *budge
 	if len(byNumber) == 0 {
 		return !full, nil
 	}
-	numbers := slices.Collect(maps.Keys(byNumber))
-	err = c.b.file.read.each(`SELECT r.partition, r.position, r.attempt, e.key, e.id, e.metadata, e.payload
-FROM millrace_exceptions AS r JOIN millrace_events AS e ON e.position = r.position
-WHERE r.topic = ? AND r.group_name = ? AND r.due_at <= ? AND r.partition IN (SELECT value FROM json_each(?))
-ORDER BY r.due_at`,
-		[]any{c.sub.Topic, c.sub.Group, now, jsonList(numbers)},
+	list := make(numbers, 0, len(byNumber))
+	for number := range byNumber {
+		list = append(list, int64(number))
+	}
+	err = c.b.store.read.each(`SELECT r."partition", r.position, r.attempt, e."key", e.id, e.metadata, e.payload
+FROM millrace_exceptions AS r JOIN millrace_events AS e ON e.position = r.position AND e.topic = r.topic
+WHERE r.topic = ? AND r.group_name = ? AND r.due_at <= {now} AND r."partition" {in}
+ORDER BY r.due_at {limit}`,
+		[]any{c.sub.Topic, c.sub.Group, list, limit},
 		func(rows *sql.Rows) (bool, error) {
 			n++
 			fits, err := c.scanDue(ctx, rows, byNumber, b)

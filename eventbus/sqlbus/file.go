@@ -19,14 +19,15 @@ const openTimeout = 15 * time.Second
 
 // file is an open database file: one connection that writes, a few that read.
 type file struct {
-	path       string
-	writeDB    *sql.DB
-	writeConn  *sql.Conn
-	readDB     *sql.DB
-	write      *session
-	read       *session
-	partitions int
+	store
+	writeDB   *sql.DB
+	writeConn *sql.Conn
+	readDB    *sql.DB
+	write     *session
+	writer    *writer
 }
+
+var _ engine = (*file)(nil)
 
 func openFile(ctx context.Context, path string, provision bool) (*file, error) {
 	if err := checkExists(path, provision); err != nil {
@@ -34,10 +35,10 @@ func openFile(ctx context.Context, path string, provision bool) (*file, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	f := &file{path: path}
+	f := &file{store: store{name: path, dialect: sqliteDialect}}
 	err := retryBusy(ctx, func() error { return f.connect(ctx, provision) })
 	if err != nil {
-		_ = f.close() // the first error counts
+		_ = f.disconnect() // the first error counts
 		return nil, explain(path, err)
 	}
 	return f, nil
@@ -66,7 +67,7 @@ func dsn(path, mode string, pragmas ...string) string {
 }
 
 func (f *file) connect(ctx context.Context, provision bool) (err error) {
-	if err := f.close(); err != nil { // of the attempt before
+	if err := f.disconnect(); err != nil { // of the attempt before
 		return err
 	}
 	mode := "rw"
@@ -74,7 +75,7 @@ func (f *file) connect(ctx context.Context, provision bool) (err error) {
 		mode = "rwc"
 	}
 	// journal_size_limit gives the space back that a burst took.
-	f.writeDB, err = sql.Open("sqlite", dsn(f.path, mode, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(67108864)"))
+	f.writeDB, err = sql.Open("sqlite", dsn(f.name, mode, "journal_mode(WAL)", "synchronous(FULL)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return err
 	}
@@ -82,21 +83,21 @@ func (f *file) connect(ctx context.Context, provision bool) (err error) {
 	if f.writeConn, err = f.writeDB.Conn(ctx); err != nil {
 		return err
 	}
-	f.write = newSession(f.writeConn)
+	f.write = newSession(sqliteDialect, f.writeConn)
 	if err := f.prepareTables(provision); err != nil {
 		return err
 	}
-	if f.readDB, err = sql.Open("sqlite", dsn(f.path, "rw", "query_only(1)")); err != nil {
+	if f.readDB, err = sql.Open("sqlite", dsn(f.name, "rw", "query_only(1)")); err != nil {
 		return err
 	}
 	f.readDB.SetMaxOpenConns(4)
 	f.readDB.SetMaxIdleConns(4)
-	f.read = newSession(f.readDB)
+	f.read = newSession(sqliteDialect, f.readDB)
 	return f.readMeta()
 }
 
 // close releases what is open. It may be called again, and on half an open file.
-func (f *file) close() error {
+func (f *file) disconnect() error {
 	var errs []error
 	if f.read != nil {
 		f.read.close()
@@ -113,6 +114,65 @@ func (f *file) close() error {
 	if f.writeDB != nil {
 		errs = append(errs, f.writeDB.Close())
 	}
-	*f = file{path: f.path}
+	*f = file{store: store{name: f.name, dialect: sqliteDialect}}
 	return errors.Join(errs...)
+}
+
+func (f *file) facts() *store { return &f.store }
+
+// watch starts the writer.
+func (f *file) watch(b *Broker) {
+	f.writer = newWriter(f, b.cfg.Poll, b.changed)
+	go f.writer.loop()
+}
+
+func (f *file) do(ctx context.Context, _ string, run func(*session) error) error {
+	return f.writer.do(ctx, 0, run)
+}
+
+func (f *file) publish(ctx context.Context, topic string, rows []row, size int) error {
+	return f.writer.do(ctx, size, func(s *session) error { return insert(s, topic, rows) })
+}
+
+func (f *file) moveDue(ctx context.Context) error {
+	return f.writer.do(ctx, 0, func(s *session) error { return moveDue(s, time.Now().UnixMicro()) })
+}
+
+func (f *file) tidy(context.Context) error { return nil }
+
+func (f *file) explain(err error) error { return explain(f.name, err) }
+
+func (f *file) close() error {
+	f.writer.close()
+	return f.disconnect()
+}
+
+// insert appends rows to the log, or to the table of what is due later.
+func insert(s *session, topic string, rows []row) error {
+	now := time.Now().UnixMicro()
+	for i := range rows {
+		r := &rows[i]
+		var err error
+		if r.due == 0 {
+			_, err = s.exec("INSERT INTO millrace_events (topic, partition, key, id, metadata, payload, published_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+				topic, r.partition, r.key, r.id, r.metadata, r.payload, now)
+		} else {
+			_, err = s.exec("INSERT INTO millrace_due (due_at, topic, partition, key, id, metadata, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+				r.due, topic, r.partition, r.key, r.id, r.metadata, r.payload)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func moveDue(s *session, now int64) error {
+	first := fmt.Sprintf(" FROM millrace_due WHERE due_at <= ? ORDER BY due_at, seq LIMIT %d", dueStep)
+	_, err := s.exec("INSERT INTO millrace_events (topic, partition, key, id, metadata, payload, published_at) SELECT topic, partition, key, id, metadata, payload, ?"+first, now, now)
+	if err != nil {
+		return err
+	}
+	_, err = s.exec("DELETE FROM millrace_due WHERE seq IN (SELECT seq"+first+")", now)
+	return err
 }

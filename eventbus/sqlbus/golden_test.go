@@ -25,7 +25,28 @@ func TestReadsFilesOfV1(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
 
-	b := openAt(t, path, Config{NoProvision: true, Retention: maxRetention})
+	readsV1(t, openAt(t, path, Config{NoProvision: true, Retention: maxRetention}))
+}
+
+func TestReadsServersOfV1(t *testing.T) {
+	onServers(t, func(t *testing.T, url string) {
+		db := rawDB(t, url)
+		defer db.Close()
+		name, _, _ := strings.Cut(url, ":")
+		for _, file := range []string{name + ".sql", name + "_rows.sql"} {
+			script, err := os.ReadFile("testdata/v1/" + file)
+			require.NoError(t, err)
+			for statement := range strings.SplitSeq(strings.TrimSpace(string(script)), ";\n") {
+				_, err := db.Exec(strings.TrimSuffix(statement, ";"))
+				require.NoError(t, err, statement)
+			}
+		}
+		readsV1(t, openOn(t, url, Config{NoProvision: true, Retention: maxRetention}))
+	})
+}
+
+func readsV1(t *testing.T, b *Broker) {
+	t.Helper()
 	got := make(chan *driver.Delivery, 10)
 	start(t, b, driver.Subscription{Topic: "orders", Group: "billing", Handle: into(got)})
 	attempts := map[string]int{}
@@ -47,5 +68,11 @@ func TestSchemaIsThatOfV1(t *testing.T) {
 	require.NoError(t, err)
 	for _, statement := range schema {
 		require.True(t, strings.Contains(string(golden), statement+";"), statement)
+	}
+}
+
+func TestPartitionOfIsAStoredFormat(t *testing.T) {
+	for key, partition := range map[string]int{"order-1": 13, "a": 12, "\xff\x00": 10} {
+		require.Equal(t, partition, partitionOf(key, 32), "key %q", key)
 	}
 }

@@ -111,7 +111,7 @@ func text(d *driver.Delivery) string { return string(d.Message.Payload) }
 
 func count(t testing.TB, b *Broker, query string, args ...any) int {
 	t.Helper()
-	n, _, err := b.file.read.number(query, args...)
+	n, _, err := b.store.read.number(query, args...)
 	require.NoError(t, err)
 	return int(n)
 }
@@ -124,10 +124,12 @@ func eventually(t testing.TB, what string, cond func() bool) {
 // pragma runs one on the connection that writes.
 func pragma(t testing.TB, b *Broker, statement string) {
 	t.Helper()
-	_, err := b.file.writeConn.ExecContext(t.Context(), "PRAGMA "+statement)
+	_, err := fileOf(b).writeConn.ExecContext(t.Context(), "PRAGMA "+statement)
 	require.NoError(t, err)
 }
 
 func scanInto(dest any) func(*sql.Rows) (bool, error) {
 	return func(rows *sql.Rows) (bool, error) { return true, rows.Scan(dest) }
 }
+
+func fileOf(b *Broker) *file { return b.engine.(*file) }

@@ -1,9 +1,6 @@
 package sqlbus
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 const (
 	dueStep       = 500  // events moved in one transaction
@@ -11,8 +8,8 @@ const (
 )
 
 // keepHouse moves events that became due into the log and removes those that
-// are past their retention. Every process does; the file's lock sees to it
-// that each thing is done once.
+// are past their retention. Every process does; locks see to it that
+// each thing is done once.
 func (b *Broker) keepHouse() {
 	period := min(max(b.cfg.Retention/10, 100*time.Millisecond), time.Minute)
 	sweep := time.NewTicker(period)
@@ -27,13 +24,13 @@ func (b *Broker) keepHouse() {
 		case <-due.C:
 		case <-sweep.C:
 			if err := b.sweep(); err != nil && b.open.Err() == nil {
-				b.cfg.Logger.Warn("sqlbus: removing old events failed, it will be tried again", "file", b.file.path, "error", err)
+				b.cfg.Logger.Warn("sqlbus: removing old events failed, it will be tried again", "database", b.store.name, "error", err)
 			}
 			continue
 		}
 		wait, err := b.moveDue()
 		if err != nil && b.open.Err() == nil {
-			b.cfg.Logger.Warn("sqlbus: events that became due could not be moved in, it will be tried again", "file", b.file.path, "error", err)
+			b.cfg.Logger.Warn("sqlbus: events that became due could not be moved in, it will be tried again", "database", b.store.name, "error", err)
 			wait = time.Second
 		}
 		due.Reset(wait)
@@ -43,29 +40,19 @@ func (b *Broker) keepHouse() {
 // moveDue moves the events that are due and returns the time until the next is.
 func (b *Broker) moveDue() (time.Duration, error) {
 	for {
-		next, ok, err := b.file.read.number("SELECT min(due_at) FROM millrace_due")
+		wait, ok, err := b.store.read.number("SELECT min(due_at) - {now} FROM millrace_due")
 		if err != nil || !ok {
-			return time.Hour, err
+			return b.store.dialect.idleDue, err
 		}
-		if wait := time.Until(time.UnixMicro(next)); wait > 0 {
-			return min(wait, time.Second), nil // the clock may be set
+		if wait > 0 {
+			return min(time.Duration(wait)*time.Microsecond, time.Second), nil // the clock may be set
 		}
 		ctx, cancel := b.untilClosed(background)
-		err = b.writer.do(ctx, 0, func(s *session) error { return moveDue(s, time.Now().UnixMicro()) })
+		err = b.engine.moveDue(ctx)
 		cancel()
 		if err != nil {
 			return time.Second, err
 		}
 		b.wakeAll()
 	}
-}
-
-func moveDue(s *session, now int64) error {
-	first := fmt.Sprintf(" FROM millrace_due WHERE due_at <= ? ORDER BY due_at, seq LIMIT %d", dueStep)
-	_, err := s.exec("INSERT INTO millrace_events (topic, partition, key, id, metadata, payload, published_at) SELECT topic, partition, key, id, metadata, payload, ?"+first, now, now)
-	if err != nil {
-		return err
-	}
-	_, err = s.exec("DELETE FROM millrace_due WHERE seq IN (SELECT seq"+first+")", now)
-	return err
 }

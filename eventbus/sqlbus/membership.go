@@ -64,17 +64,23 @@ func (c *consumer) name() string {
 	return c.member
 }
 
-// hold notes a lease that was stored; start is when the storing began.
+// hold notes a lease that was stored; start is when the storing began, so it
+// ends here no later than by the clock of the database. The rest is for clocks
+// that don't run at the same speed.
 func (c *consumer) hold(start time.Time) {
-	c.lease.Store(int64(start.Add(c.b.cfg.Lease).Sub(c.epoch)))
+	c.lease.Store(int64(start.Add(c.b.cfg.Lease - c.b.cfg.Lease/100).Sub(c.epoch)))
 }
 
 func (c *consumer) join(ctx context.Context) error {
 	member := fmt.Sprintf("%d-%s", os.Getpid(), rand.Text()) // the process id helps who looks into the file
 	start := time.Now()
-	err := c.b.writer.do(ctx, 0, func(s *session) error {
-		_, err := s.exec("INSERT INTO millrace_members (topic, group_name, member, lease_until, leaving) VALUES (?, ?, ?, ?, 0)",
-			c.sub.Topic, c.sub.Group, member, start.Add(c.b.cfg.Lease).UnixMicro())
+	err := c.b.engine.do(ctx, c.group(), func(s *session) error {
+		// It may be there if this runs again.
+		if _, err := s.exec("DELETE FROM millrace_members WHERE topic = ? AND group_name = ? AND member = ?", c.sub.Topic, c.sub.Group, member); err != nil {
+			return err
+		}
+		_, err := s.exec("INSERT INTO millrace_members (topic, group_name, member, lease_until, leaving) VALUES (?, ?, ?, {now} + ?, 0)",
+			c.sub.Topic, c.sub.Group, member, c.b.cfg.Lease.Microseconds())
 		return err
 	})
 	if err != nil {
@@ -90,9 +96,9 @@ func (c *consumer) join(ctx context.Context) error {
 // renew fails with errLost when others have removed the member.
 func (c *consumer) renew(ctx context.Context, member string) error {
 	start, kept := time.Now(), int64(0)
-	err := c.b.writer.do(ctx, 0, func(s *session) (err error) {
-		kept, err = s.exec("UPDATE millrace_members SET lease_until = ? WHERE topic = ? AND group_name = ? AND member = ?",
-			start.Add(c.b.cfg.Lease).UnixMicro(), c.sub.Topic, c.sub.Group, member)
+	err := c.b.engine.do(ctx, c.group(), func(s *session) (err error) {
+		kept, err = s.exec("UPDATE millrace_members SET lease_until = {now} + ? WHERE topic = ? AND group_name = ? AND member = ?",
+			c.b.cfg.Lease.Microseconds(), c.sub.Topic, c.sub.Group, member)
 		return err
 	})
 	if err == nil && kept == 0 {
@@ -110,7 +116,10 @@ type members struct {
 	active  int // members that are not about to leave
 	expired bool
 	present bool
+	names   []string
 }
+
+func (m members) has(name string) bool { return slices.Contains(m.names, name) }
 
 // quota is the number of partitions that the member should own.
 func (m members) quota(partitions int) int {
@@ -122,20 +131,19 @@ func (m members) quota(partitions int) int {
 }
 
 func (c *consumer) look(s *session, member string) (m members, err error) {
-	now := time.Now().UnixMicro()
-	err = s.each("SELECT member, lease_until, leaving FROM millrace_members WHERE topic = ? AND group_name = ? ORDER BY member", []any{c.sub.Topic, c.sub.Group},
+	err = s.each("SELECT member, lease_until < {now}, leaving FROM millrace_members WHERE topic = ? AND group_name = ? ORDER BY member", []any{c.sub.Topic, c.sub.Group},
 		func(rows *sql.Rows) (bool, error) {
 			var name string
-			var until int64
-			var leaving bool
-			if err := rows.Scan(&name, &until, &leaving); err != nil {
+			var ended, leaving bool
+			if err := rows.Scan(&name, &ended, &leaving); err != nil {
 				return false, err
 			}
+			m.names = append(m.names, name)
 			switch {
 			case name == member:
 				m.present, m.rank = true, m.active
 				m.active++
-			case until < now:
+			case ended:
 				m.expired = true
 			case !leaving:
 				m.active++
@@ -149,7 +157,7 @@ func (c *consumer) look(s *session, member string) (m members, err error) {
 // is free up to it.
 func (c *consumer) balance(ctx context.Context) error {
 	member := c.name()
-	m, err := c.look(c.b.file.read, member)
+	m, err := c.look(c.b.store.read, member)
 	if err != nil {
 		return err
 	}
@@ -157,7 +165,7 @@ func (c *consumer) balance(ctx context.Context) error {
 		return errLost
 	}
 	parts := slices.DeleteFunc(c.partitions(), (*partition).sealed)
-	quota := m.quota(c.b.file.partitions)
+	quota := m.quota(c.b.store.partitions)
 	for _, p := range parts[min(quota, len(parts)):] {
 		c.release(p)
 	}

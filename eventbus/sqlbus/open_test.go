@@ -39,7 +39,7 @@ func TestURLParametersReachTheConfig(t *testing.T) {
 	defer b.Close()
 	c := b.(*Broker).cfg
 	require.Equal(t, []any{2 * time.Second, time.Hour, 5 * time.Millisecond, 100}, []any{c.Lease, c.Retention, c.Poll, c.MaxPayload})
-	require.Equal(t, driver.Capabilities{KeyOrder: true, KeyedConcurrency: true, Groups: true, Delay: true, Durable: true, MaxPayload: 100}, b.Capabilities())
+	require.Equal(t, driver.Capabilities{KeyOrder: true, KeyedConcurrency: true, Groups: true, Replay: true, Seek: true, Delay: true, DelayedRedelivery: true, Durable: true, MaxPayload: 100}, b.Capabilities())
 }
 
 func TestBadURLsAreRefused(t *testing.T) {
@@ -118,7 +118,7 @@ func TestOpenRefusesADamagedFile(t *testing.T) {
 func TestOpenRefusesNewerTables(t *testing.T) {
 	path := tempPath(t)
 	b := openAt(t, path, Config{})
-	require.NoError(t, b.writer.do(t.Context(), 0, func(s *session) error {
+	require.NoError(t, fileOf(b).writer.do(t.Context(), 0, func(s *session) error {
 		_, err := s.exec("UPDATE millrace_meta SET value = 99 WHERE name = 'schema'")
 		return err
 	}))
@@ -130,13 +130,13 @@ func TestReadOnlyFileIsRefused(t *testing.T) {
 	path := tempPath(t)
 	openAt(t, path, Config{})
 	// Root may write to anything, so SQLite itself is told not to.
-	f := &file{path: path}
+	f := &file{store: store{name: path, dialect: sqliteDialect}}
 	var err error
 	f.writeDB, err = sql.Open("sqlite", dsn(path, "ro"))
 	require.NoError(t, err)
 	f.writeConn, err = f.writeDB.Conn(t.Context())
 	require.NoError(t, err)
-	defer f.close()
+	defer f.disconnect()
 	err = explain(path, f.prepareTables(true))
 	require.ErrorContains(t, err, path+": the file can't be written to")
 }
@@ -171,7 +171,7 @@ func TestPathOf(t *testing.T) {
 func TestCommitsAreSynced(t *testing.T) {
 	b := openAt(t, tempPath(t), Config{})
 	var journal, synchronous string
-	require.NoError(t, b.file.writeConn.QueryRowContext(t.Context(), "PRAGMA journal_mode").Scan(&journal))
-	require.NoError(t, b.file.writeConn.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&synchronous))
+	require.NoError(t, fileOf(b).writeConn.QueryRowContext(t.Context(), "PRAGMA journal_mode").Scan(&journal))
+	require.NoError(t, fileOf(b).writeConn.QueryRowContext(t.Context(), "PRAGMA synchronous").Scan(&synchronous))
 	require.Equal(t, []string{"wal", "2"}, []string{journal, synchronous})
 }

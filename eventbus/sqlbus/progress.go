@@ -1,27 +1,26 @@
 package sqlbus
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"time"
 )
 
-const (
-	// commitEvery spaces commits of progress: a crash repeats what was done since.
-	commitEvery = 20 * time.Millisecond
-	// commitBackoff is the longest wait after failures to commit.
-	commitBackoff = 2 * time.Second
-)
+// commitBackoff is the longest wait after failures to commit.
+const commitBackoff = 2 * time.Second
 
 // commitLoop commits progress until ctx ends.
 func (c *consumer) commitLoop(ctx context.Context) {
 	failures := 0
 	for wait(ctx, c.moved, time.Hour) {
 		err := c.commit(ctx, false)
-		pause := commitEvery
+		pause := c.b.store.dialect.commitEvery
 		if err != nil && ctx.Err() == nil {
 			c.complain("progress could not be stored", err)
 			failures++
-			pause = jitter(min(commitEvery<<min(failures, 10), commitBackoff))
+			pause = jitter(min(pause<<min(failures, 10), commitBackoff))
 			poke(c.moved)
 		} else {
 			failures = 0
@@ -48,8 +47,10 @@ func (c *consumer) commit(ctx context.Context, release bool) error {
 	if len(advances) == 0 {
 		return nil
 	}
+	// Rows are locked in the same order by everybody.
+	slices.SortFunc(advances, func(a, b advance) int { return cmp.Compare(a.part.number, b.part.number) })
 	lost := map[*partition]bool{}
-	err := c.b.writer.do(ctx, 0, func(s *session) error {
+	err := c.b.engine.do(ctx, c.group(), func(s *session) error {
 		clear(lost)
 		for _, a := range advances {
 			ours, err := c.store(s, a, release)
@@ -73,11 +74,11 @@ func (c *consumer) commit(ctx context.Context, release bool) error {
 // store writes the progress of one partition, unless its token says that it is
 // not ours any more.
 func (c *consumer) store(s *session, a advance, release bool) (ours bool, err error) {
-	query := "UPDATE millrace_groups SET cursor = max(cursor, ?) WHERE topic = ? AND group_name = ? AND partition = ? AND token = ?"
+	query := `UPDATE millrace_groups SET "cursor" = CASE WHEN "cursor" < ? THEN ? ELSE "cursor" END WHERE topic = ? AND group_name = ? AND "partition" = ? AND token = ?`
 	if release {
-		query = "UPDATE millrace_groups SET cursor = max(cursor, ?), owner = NULL WHERE topic = ? AND group_name = ? AND partition = ? AND token = ?"
+		query = `UPDATE millrace_groups SET "cursor" = CASE WHEN "cursor" < ? THEN ? ELSE "cursor" END, owner = NULL WHERE topic = ? AND group_name = ? AND "partition" = ? AND token = ?`
 	}
-	n, err := s.exec(query, a.cursor, c.sub.Topic, c.sub.Group, a.part.number, a.part.token)
+	n, err := s.exec(query, a.cursor, a.cursor, c.sub.Topic, c.sub.Group, a.part.number, a.part.token)
 	if err != nil || n == 0 {
 		return false, err
 	}
@@ -88,26 +89,53 @@ func (c *consumer) store(s *session, a advance, release bool) (ours bool, err er
 // needed: an event that is acked while it is above the cursor must not be read
 // again by the next owner.
 func (c *consumer) storeExceptions(s *session, a advance) error {
+	var below, above numbers
 	for _, position := range a.acked {
-		query := "DELETE FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND position = ?"
 		if position > a.cursor {
-			query = "UPDATE millrace_exceptions SET due_at = NULL WHERE topic = ? AND group_name = ? AND position = ?"
-		}
-		if _, err := s.exec(query, c.sub.Topic, c.sub.Group, position); err != nil {
-			return err
+			above = append(above, position)
+		} else {
+			below = append(below, position)
 		}
 	}
+	if err := c.eachStep(below, func(step numbers) error {
+		_, err := s.exec("DELETE FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND position {in}", c.sub.Topic, c.sub.Group, step)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := c.eachStep(above, func(step numbers) error {
+		_, err := s.exec("UPDATE millrace_exceptions SET due_at = NULL WHERE topic = ? AND group_name = ? AND position {in}", c.sub.Topic, c.sub.Group, step)
+		return err
+	}); err != nil {
+		return err
+	}
 	if a.leftover {
-		_, err := s.exec("DELETE FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND due_at IS NULL AND partition = ? AND position <= ?",
+		_, err := s.exec(`DELETE FROM millrace_exceptions WHERE topic = ? AND group_name = ? AND due_at IS NULL AND "partition" = ? AND position <= ?`,
 			c.sub.Topic, c.sub.Group, a.part.number, a.cursor)
 		if err != nil {
 			return err
 		}
 	}
-	for _, position := range a.above {
-		_, err := s.exec("INSERT OR IGNORE INTO millrace_exceptions (topic, group_name, position, partition, attempt) VALUES (?, ?, ?, ?, 0)",
-			c.sub.Topic, c.sub.Group, position, a.part.number)
-		if err != nil {
+	return c.eachStep(a.above, func(step numbers) error { return c.storeSettled(s, a.part, step) })
+}
+
+// storeSettled leaves what is there: redeliveries, and what it wrote when it ran before.
+func (c *consumer) storeSettled(s *session, p *partition, positions numbers) error {
+	d, rows, args := c.b.store.dialect, make([]string, len(positions)), make([]any, 0, 4*len(positions))
+	for i, position := range positions {
+		rows[i] = "(?, ?, ?, ?, 0)"
+		args = append(args, c.sub.Topic, c.sub.Group, position, p.number)
+	}
+	_, err := s.exec(d.insertNew+` INTO millrace_exceptions (topic, group_name, position, "partition", attempt) VALUES `+strings.Join(rows, ", ")+d.unlessThere, args...)
+	return err
+}
+
+// listStep is how many positions one statement names.
+const listStep = 256
+
+func (c *consumer) eachStep(list numbers, do func(numbers) error) error {
+	for step := range slices.Chunk(list, listStep) {
+		if err := do(step); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package sqlbus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -28,7 +29,7 @@ func (b *Broker) Publish(topic string, messages ...*message.Message) error {
 		return nil
 	}
 	if err := b.publish(topic, messages); err != nil {
-		return fmt.Errorf("sqlbus: publish to topic %q in %w", topic, explain(b.file.path, err))
+		return fmt.Errorf("sqlbus: publish to topic %q in %w", topic, b.engine.explain(err))
 	}
 	return nil
 }
@@ -47,8 +48,10 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	rows, size, delayed := b.rows(messages)
 	ctx, cancel := b.untilClosed(messages[0].Context())
 	defer cancel()
-	err := b.writer.do(ctx, size, func(s *session) error { return insert(s, topic, rows) })
-	if err != nil {
+	if err := b.engine.publish(ctx, topic, rows, size); err != nil {
+		if errors.Is(err, errUnknown) {
+			return fmt.Errorf("event %s may have been published: %w", messages[0].UUID, err)
+		}
 		return fmt.Errorf("event %s was not published: %w", messages[0].UUID, err)
 	}
 	b.wake(topic)
@@ -92,11 +95,11 @@ func (b *Broker) rows(messages []*message.Message) (rows []row, size int, delaye
 	rows = make([]row, len(messages))
 	now := time.Now()
 	for i, m := range messages {
-		r := row{key: driver.Key(m), id: m.UUID, metadata: encodeMetadata(m.Metadata), payload: m.Payload}
+		r := row{key: driver.Key(m), id: m.UUID, metadata: driver.EncodeMetadata(m.Metadata), payload: m.Payload}
 		if r.payload == nil {
 			r.payload = []byte{}
 		}
-		r.partition = partitionOf(r.key, b.file.partitions)
+		r.partition = partitionOf(r.key, b.store.partitions)
 		if due, _ := driver.Due(m); due.After(now) { // checked before
 			r.due, delayed = microsUp(due), true
 		}
@@ -114,25 +117,6 @@ func partitionOf(key string, partitions int) int {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key)) // never fails
 	return int(h.Sum32() % uint32(partitions))
-}
-
-func insert(s *session, topic string, rows []row) error {
-	now := time.Now().UnixMicro()
-	for i := range rows {
-		r := &rows[i]
-		var err error
-		if r.due == 0 {
-			_, err = s.exec("INSERT INTO millrace_events (topic, partition, key, id, metadata, payload, published_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-				topic, r.partition, r.key, r.id, r.metadata, r.payload, now)
-		} else {
-			_, err = s.exec("INSERT INTO millrace_due (due_at, topic, partition, key, id, metadata, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
-				r.due, topic, r.partition, r.key, r.id, r.metadata, r.payload)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // microsUp rounds up, so that nothing is due early.

@@ -3,6 +3,7 @@ package sqlbus
 import (
 	"errors"
 	"slices"
+	"sync"
 )
 
 // A transaction takes what is queued, up to these bounds.
@@ -23,37 +24,52 @@ type op struct {
 	done chan struct{}
 	err  error // readable once done is closed
 
-	// under writer.mu
+	rows []row // instead of run, on a server
+
+	// under queue.mu
 	abandoned bool
-	alone     bool // failed in company: must not fail its neighbours again
+	alone     bool  // failed in company: must not fail its neighbours again
+	last      error // of an attempt that is to be repeated
+}
+
+// queue holds the ops that are not in a transaction.
+type queue struct {
+	mu  sync.Mutex
+	ops []*op
+}
+
+func (q *queue) push(o *op) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ops = append(q.ops, o)
 }
 
 // abandon takes o out of the queue and reports whether it was there.
-func (w *writer) abandon(o *op) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	i := slices.Index(w.queue, o)
+func (q *queue) abandon(o *op) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.ops, o)
 	if i < 0 {
 		o.abandoned = true
 		return false
 	}
-	w.queue = slices.Delete(w.queue, i, i+1)
+	q.ops = slices.Delete(q.ops, i, i+1)
 	return true
 }
 
-func (w *writer) pending() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.queue) > 0
+func (q *queue) pending() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.ops) > 0
 }
 
 // take removes the next batch from the queue.
-func (w *writer) take() []*op {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (q *queue) take() []*op {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	n, size := 0, 0
-	for n < len(w.queue) && n < maxBatchOps {
-		o := w.queue[n]
+	for n < len(q.ops) && n < maxBatchOps {
+		o := q.ops[n]
 		size += o.size
 		if n > 0 && (o.alone || size > maxBatchBytes) {
 			break
@@ -62,15 +78,15 @@ func (w *writer) take() []*op {
 			break
 		}
 	}
-	batch := slices.Clone(w.queue[:n])
-	w.queue = slices.Delete(w.queue, 0, n)
+	batch := slices.Clone(q.ops[:n])
+	q.ops = slices.Delete(q.ops, 0, n)
 	return batch
 }
 
 // again puts a batch that was rolled back at the front of the queue.
-func (w *writer) again(batch []*op, alone bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (q *queue) again(batch []*op, alone bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	kept := batch[:0]
 	for _, o := range batch {
 		if o.abandoned {
@@ -80,7 +96,7 @@ func (w *writer) again(batch []*op, alone bool) {
 		o.alone = o.alone || alone
 		kept = append(kept, o)
 	}
-	w.queue = slices.Insert(w.queue, 0, kept...)
+	q.ops = slices.Insert(q.ops, 0, kept...)
 }
 
 func (o *op) finish(err error) {

@@ -17,7 +17,7 @@ func (c *consumer) release(p *partition) {
 		p.withdrawn.Store(true)
 		ctx, cancel := context.WithTimeout(background, c.b.cfg.Lease)
 		defer cancel()
-		for pause := commitEvery; c.owns(p); pause = min(2*pause, commitBackoff) {
+		for pause := c.b.store.dialect.commitEvery; c.owns(p); pause = min(2*pause, commitBackoff) {
 			err := c.commit(ctx, true) // with all others that are this far
 			if err == nil {
 				continue
@@ -79,7 +79,7 @@ func (c *consumer) forfeit() {
 
 // announceLeave makes the others share out what this member gives up.
 func (c *consumer) announceLeave(ctx context.Context, member string) error {
-	return c.b.writer.do(ctx, 0, func(s *session) error {
+	return c.b.engine.do(ctx, c.group(), func(s *session) error {
 		_, err := s.exec("UPDATE millrace_members SET leaving = 1 WHERE topic = ? AND group_name = ? AND member = ?", c.sub.Topic, c.sub.Group, member)
 		return err
 	})
@@ -95,7 +95,7 @@ func (c *consumer) leave() {
 	}
 	ctx, cancel := context.WithTimeout(background, min(c.b.cfg.Lease, 5*time.Second))
 	defer cancel()
-	err := c.b.writer.do(ctx, 0, func(s *session) error {
+	err := c.b.engine.do(ctx, c.group(), func(s *session) error {
 		_, err := s.exec("DELETE FROM millrace_members WHERE topic = ? AND group_name = ? AND member = ?", c.sub.Topic, c.sub.Group, member)
 		return err
 	})

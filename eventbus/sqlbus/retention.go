@@ -1,13 +1,9 @@
 package sqlbus
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"math"
-	"time"
-
-	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
 // A stretch of one partition that may hold events to remove.
@@ -27,24 +23,25 @@ func (b *Broker) sweep() error {
 	if err != nil {
 		return err
 	}
-	before := time.Now().Add(-b.cfg.Retention).UnixMicro()
 	for _, topic := range topics {
-		for partition := range b.file.partitions {
-			if err := b.sweepPartition(stretch{topic: topic, partition: int64(partition)}, before); err != nil {
+		for partition := range b.store.partitions {
+			if err := b.sweepPartition(stretch{topic: topic, partition: int64(partition)}); err != nil {
 				return fmt.Errorf("topic %q, partition %d: %w", topic, partition, err)
 			}
 		}
 	}
-	return nil
+	ctx, cancel := b.untilClosed(background)
+	defer cancel()
+	return b.engine.tidy(ctx)
 }
 
-// topics skips from one topic to the next, whatever the number of events.
+// topics returns those that may hold events.
 func (b *Broker) topics() (names []string, err error) {
-	err = b.file.read.each(`WITH RECURSIVE t(topic) AS (
-	SELECT min(topic) FROM millrace_events
-	UNION ALL
-	SELECT (SELECT min(topic) FROM millrace_events WHERE topic > t.topic) FROM t WHERE t.topic IS NOT NULL
-) SELECT topic FROM t WHERE topic IS NOT NULL`, nil, func(rows *sql.Rows) (bool, error) {
+	var args []any
+	if b.store.dialect.old {
+		args = append(args, b.cfg.Retention.Microseconds())
+	}
+	err = b.store.read.each(b.store.dialect.topics, args, func(rows *sql.Rows) (bool, error) {
 		var name string
 		err := rows.Scan(&name)
 		names = append(names, name)
@@ -53,17 +50,17 @@ func (b *Broker) topics() (names []string, err error) {
 	return names, err
 }
 
-func (b *Broker) sweepPartition(s stretch, before int64) (err error) {
-	if s.floor, err = floorOf(b.file.read, s); err != nil {
+func (b *Broker) sweepPartition(s stretch) (err error) {
+	if s.floor, err = floorOf(b.store.read, s); err != nil {
 		return err
 	}
 	for b.open.Err() == nil {
-		old, err := b.findOld(&s, before)
+		old, err := b.findOld(&s)
 		if err != nil || old == 0 {
 			return err
 		}
 		ctx, cancel := b.untilClosed(background)
-		err = b.writer.do(ctx, 0, func(tx *session) error { return removeOld(tx, s, before) })
+		err = b.engine.do(ctx, laneOf(s.topic, ""), func(tx *session) error { return b.removeOld(tx, s) })
 		cancel()
 		if err != nil || old < retentionStep {
 			return err
@@ -75,12 +72,13 @@ func (b *Broker) sweepPartition(s stretch, before int64) (err error) {
 
 // findOld sets s.until to the last of the next events that are old enough, and
 // returns how many they are.
-func (b *Broker) findOld(s *stretch, before int64) (n int, err error) {
-	err = b.file.read.each("SELECT position, published_at FROM millrace_events WHERE topic = ? AND partition = ? AND position > ? AND position <= ? ORDER BY position",
-		[]any{s.topic, s.partition, s.after, s.floor},
+func (b *Broker) findOld(s *stretch) (n int, err error) {
+	err = b.store.read.each(`SELECT position, published_at < {now} - ? FROM millrace_events WHERE topic = ? AND "partition" = ? AND position > ? AND position <= ? ORDER BY position {limit}`,
+		[]any{b.cfg.Retention.Microseconds(), s.topic, s.partition, s.after, s.floor, retentionStep},
 		func(rows *sql.Rows) (bool, error) {
-			var position, published int64
-			if err := rows.Scan(&position, &published); err != nil || published >= before {
+			var position int64
+			var old bool
+			if err := rows.Scan(&position, &old); err != nil || !old {
 				return false, err
 			}
 			n++
@@ -92,7 +90,7 @@ func (b *Broker) findOld(s *stretch, before int64) (n int, err error) {
 
 // floorOf returns the position up to which every group has consumed.
 func floorOf(tx *session, s stretch) (int64, error) {
-	floor, ok, err := tx.number("SELECT min(cursor) FROM millrace_groups WHERE topic = ? AND partition = ?", s.topic, s.partition)
+	floor, ok, err := tx.number(`SELECT min("cursor") FROM millrace_groups WHERE topic = ? AND "partition" = ?`, s.topic, s.partition)
 	if !ok {
 		return math.MaxInt64, err
 	}
@@ -101,47 +99,14 @@ func floorOf(tx *session, s stretch) (int64, error) {
 
 // removeOld asks for the floor again, within the transaction: a group that was
 // created meanwhile still gets its events.
-func removeOld(tx *session, s stretch, before int64) error {
+func (b *Broker) removeOld(tx *session, s stretch) error {
 	floor, err := floorOf(tx, s)
 	if err != nil {
 		return err
 	}
 	_, err = tx.exec(`DELETE FROM millrace_events
-WHERE topic = ? AND partition = ? AND position > ? AND position <= ? AND published_at < ?
-AND NOT EXISTS (SELECT 1 FROM millrace_exceptions r WHERE r.position = millrace_events.position AND r.due_at IS NOT NULL)`,
-		s.topic, s.partition, s.after, min(s.until, floor), before)
+WHERE topic = ? AND "partition" = ? AND position > ? AND position <= ? AND published_at < {now} - ?
+AND NOT EXISTS (SELECT 1 FROM millrace_exceptions r WHERE r.topic = millrace_events.topic AND r.position = millrace_events.position AND r.due_at IS NOT NULL)`,
+		s.topic, s.partition, s.after, min(s.until, floor), b.cfg.Retention.Microseconds())
 	return err
-}
-
-// RemoveGroup removes what the file knows about a group of a topic: its
-// progress and its pending redeliveries. Until then the file keeps every event
-// that the group has not consumed, so remove groups that will not come back. It
-// refuses while the group has members. A group that does not exist is no error.
-func (b *Broker) RemoveGroup(ctx context.Context, topic, group string) error {
-	if err := b.enter(); err != nil {
-		return b.errorf("remove group", topic, group, err)
-	}
-	defer b.calls.Done()
-	ctx, cancel := b.untilClosed(ctx)
-	defer cancel()
-	if err := b.writer.do(ctx, 0, func(tx *session) error { return removeGroup(tx, topic, group) }); err != nil {
-		return b.errorf("remove group", topic, group, err)
-	}
-	return nil
-}
-
-func removeGroup(tx *session, topic, group string) error {
-	members, _, err := tx.number("SELECT count(*) FROM millrace_members WHERE topic = ? AND group_name = ? AND lease_until > ?", topic, group, time.Now().UnixMicro())
-	if err != nil {
-		return err
-	}
-	if members > 0 {
-		return driver.Permanent(fmt.Errorf("the group has %d members", members))
-	}
-	for _, table := range []string{"millrace_groups", "millrace_members", "millrace_exceptions"} {
-		if _, err := tx.exec("DELETE FROM "+table+" WHERE topic = ? AND group_name = ?", topic, group); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -14,7 +14,7 @@ import (
 // age makes everything that was published older.
 func age(t *testing.T, b *Broker, by time.Duration) {
 	t.Helper()
-	require.NoError(t, b.writer.do(t.Context(), 0, func(s *session) error {
+	require.NoError(t, fileOf(b).writer.do(t.Context(), 0, func(s *session) error {
 		_, err := s.exec("UPDATE millrace_events SET published_at = published_at - ?", by.Microseconds())
 		return err
 	}))
@@ -95,7 +95,7 @@ func TestRemoveGroupRefusesWhileItHasMembers(t *testing.T) {
 	stop := start(t, b, driver.Subscription{Handle: into(got)})
 	require.NoError(t, b.Publish("t", msg("k", 1)))
 	receive(t, got)
-	require.ErrorContains(t, b.RemoveGroup(t.Context(), "t", "g"), "the group has 1 members")
+	require.ErrorContains(t, b.RemoveGroup(t.Context(), "t", "g"), "the group has running members: 1")
 	stop()
 	require.NoError(t, b.RemoveGroup(t.Context(), "t", "g"))
 	require.NoError(t, b.RemoveGroup(t.Context(), "t", "never was"))

@@ -4,61 +4,110 @@ import (
 	"context"
 	"database/sql"
 	"sync"
+	"time"
 )
 
-// background is for statements: each is short, and a context that can end would
-// cost a goroutine per statement.
+// background is for SQLite's statements: each is short, and a context that can
+// end would cost a goroutine per statement.
 var background = context.Background()
 
-type preparer interface {
+// runner is a connection, or a pool of them.
+type runner interface {
 	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// session runs statements, each prepared once.
+// session runs statements of the dialect's marks.
 type session struct {
-	on preparer
+	dialect *dialect
+	on      runner
+	ctx     context.Context // of a transaction
+	timeout time.Duration   // of each statement; 0: none
 
 	mu    sync.Mutex
-	stmts map[string]*sql.Stmt
+	stmts map[string]*prepared
 }
 
-func newSession(on preparer) *session {
-	return &session{on: on, stmts: map[string]*sql.Stmt{}}
+type prepared struct {
+	*sql.Stmt
+	marked bool // the arguments have to be bound
 }
 
-func (s *session) prepare(query string) (*sql.Stmt, error) {
+func newSession(d *dialect, on runner) *session {
+	return &session{dialect: d, on: on, ctx: background, stmts: map[string]*prepared{}}
+}
+
+func (s *session) prepare(query string, args []any) (*prepared, []any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if stmt := s.stmts[query]; stmt != nil {
-		return stmt, nil
+	p := s.stmts[query]
+	if p == nil {
+		b, _ := s.dialect.bind(query, args)
+		stmt, err := s.on.PrepareContext(background, b.text)
+		if err != nil {
+			return nil, nil, err
+		}
+		p = &prepared{stmt, b.text != query}
+		s.stmts[query] = p
 	}
-	stmt, err := s.on.PrepareContext(background, query)
-	if err == nil {
-		s.stmts[query] = stmt
+	if p.marked {
+		var b bound
+		b, args = s.dialect.bind(query, args)
+		for _, i := range b.clock {
+			args[i] = time.Now().UnixMicro()
+		}
 	}
-	return stmt, err
+	return p, args, nil
+}
+
+func (s *session) limited() (context.Context, context.CancelFunc) {
+	if s.timeout == 0 {
+		return s.ctx, func() {}
+	}
+	return context.WithTimeout(s.ctx, s.timeout)
 }
 
 // exec runs query and returns the number of rows it changed.
 func (s *session) exec(query string, args ...any) (int64, error) {
-	stmt, err := s.prepare(query)
-	if err != nil {
-		return 0, err
-	}
-	res, err := stmt.ExecContext(background, args...)
+	ctx, cancel := s.limited()
+	defer cancel()
+	res, err := s.run(ctx, query, args)
 	if err != nil {
 		return 0, err
 	}
 	return res.RowsAffected()
 }
 
+func (s *session) run(ctx context.Context, query string, args []any) (sql.Result, error) {
+	if !s.dialect.prepares {
+		b, args := s.dialect.bind(query, args)
+		return s.on.ExecContext(ctx, b.text, args...)
+	}
+	stmt, args, err := s.prepare(query, args)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(ctx, args...)
+}
+
+func (s *session) query(ctx context.Context, query string, args []any) (*sql.Rows, error) {
+	if !s.dialect.prepares {
+		b, args := s.dialect.bind(query, args)
+		return s.on.QueryContext(ctx, b.text, args...)
+	}
+	stmt, args, err := s.prepare(query, args)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
 // each calls scan for each row until it returns false or an error.
 func (s *session) each(query string, args []any, scan func(*sql.Rows) (bool, error)) error {
-	stmt, err := s.prepare(query)
-	if err != nil {
-		return err
-	}
-	rows, err := stmt.QueryContext(background, args...)
+	ctx, cancel := s.limited()
+	defer cancel()
+	rows, err := s.query(ctx, query, args)
 	if err != nil {
 		return err
 	}

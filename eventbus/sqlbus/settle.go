@@ -74,7 +74,7 @@ func (c *consumer) postpone(it *dispatch.Item[*record]) {
 	ctx, cancel := context.WithTimeout(background, c.b.cfg.Lease)
 	defer cancel()
 	stored := false
-	err := c.b.writer.do(ctx, 0, func(s *session) (err error) {
+	err := c.b.engine.do(ctx, c.group(), func(s *session) (err error) {
 		stored, err = c.storeRedelivery(s, r)
 		return err
 	})
@@ -97,12 +97,19 @@ func (c *consumer) postpone(it *dispatch.Item[*record]) {
 }
 
 func (c *consumer) storeRedelivery(s *session, r *record) (stored bool, err error) {
-	n, err := s.exec(`INSERT INTO millrace_exceptions (topic, group_name, position, partition, attempt, due_at)
-SELECT ?, ?, ?, partition, ?, ? FROM millrace_groups WHERE topic = ? AND group_name = ? AND partition = ? AND token = ?
-ON CONFLICT (topic, group_name, position) DO UPDATE SET attempt = excluded.attempt, due_at = excluded.due_at`,
-		c.sub.Topic, c.sub.Group, r.position, r.attempt, r.postponed,
+	_, ours, err := s.number(`SELECT token FROM millrace_groups WHERE topic = ? AND group_name = ? AND "partition" = ? AND token = ? {lock}`,
 		c.sub.Topic, c.sub.Group, r.part.number, r.part.token)
-	return n > 0, err
+	if err != nil || !ours {
+		return false, err
+	}
+	wait := max(0, time.Until(time.UnixMicro(r.postponed)).Microseconds()+1)
+	n, err := s.exec("UPDATE millrace_exceptions SET attempt = ?, due_at = {now} + ? WHERE topic = ? AND group_name = ? AND position = ?",
+		r.attempt, wait, c.sub.Topic, c.sub.Group, r.position)
+	if err == nil && n == 0 {
+		_, err = s.exec(`INSERT INTO millrace_exceptions (attempt, due_at, topic, group_name, position, "partition") VALUES (?, {now} + ?, ?, ?, ?, ?)`,
+			r.attempt, wait, c.sub.Topic, c.sub.Group, r.position, r.part.number)
+	}
+	return err == nil, err
 }
 
 // expect makes the feeder look for redeliveries at the given time, if it would

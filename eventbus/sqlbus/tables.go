@@ -54,19 +54,20 @@ func (f *file) provision(allowed bool) error {
 	return err
 }
 
-func (f *file) readMeta() error {
+// readMeta learns the number of partitions and refuses tables that it does not know.
+func (s *store) readMeta() error {
 	const query = "SELECT value FROM millrace_meta WHERE name = ?"
-	version, _, err := f.read.number(query, "schema")
+	version, _, err := s.read.number(query, "schema")
 	if err != nil {
 		return err
 	}
 	if version != schemaVersion {
 		return fmt.Errorf("the tables have version %d, this program knows version %d: upgrade it", version, schemaVersion)
 	}
-	partitions, _, err := f.read.number(query, "partitions")
+	partitions, _, err := s.read.number(query, "partitions")
 	if err == nil && (partitions < 1 || partitions > 1<<16) {
 		err = fmt.Errorf("millrace_meta holds %d partitions", partitions)
 	}
-	f.partitions = int(partitions)
+	s.partitions = int(partitions)
 	return err
 }

@@ -3,7 +3,6 @@ package sqlbus
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 )
 
@@ -16,8 +15,7 @@ type writer struct {
 	poll    time.Duration
 	changed func() // called when somebody else committed
 
-	mu    sync.Mutex
-	queue []*op
+	queue
 
 	queued  chan struct{}
 	stop    chan struct{}
@@ -41,9 +39,7 @@ func (w *writer) do(ctx context.Context, size int, run func(*session) error) err
 		return context.Cause(ctx)
 	}
 	o := &op{run: run, size: size, done: make(chan struct{})}
-	w.mu.Lock()
-	w.queue = append(w.queue, o)
-	w.mu.Unlock()
+	w.push(o)
 	poke(w.queued)
 	select {
 	case <-o.done:

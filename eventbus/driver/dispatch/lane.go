@@ -42,6 +42,40 @@ func (l *Lane[R]) Add(ctx context.Context, key string, position int64, attempt i
 	if l.revoked {
 		return ErrRevoked
 	}
+	l.append(key, position, attempt, record)
+	return nil
+}
+
+// Entry is a record for AddBatch.
+type Entry[R any] struct {
+	Key      string
+	Position int64
+	Attempt  int
+	Record   R
+}
+
+// AddBatch is Add for several records, which costs less than one by one. It
+// returns how many were added; all if err is nil.
+func (l *Lane[R]) AddBatch(ctx context.Context, batch []Entry[R]) (added int, err error) {
+	d := l.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range batch {
+		if d.full() {
+			if err := l.waitForRoom(ctx); err != nil {
+				return i, err
+			}
+		}
+		if l.revoked {
+			return i, ErrRevoked
+		}
+		l.append(batch[i].Key, batch[i].Position, batch[i].Attempt, batch[i].Record)
+	}
+	return len(batch), nil
+}
+
+func (l *Lane[R]) append(key string, position int64, attempt int, record R) {
+	d := l.d
 	e := d.alloc()
 	e.Item = Item[R]{Key: key, Position: position, Attempt: attempt, Record: record}
 	e.lane = l
@@ -51,7 +85,6 @@ func (l *Lane[R]) Add(ctx context.Context, key string, position int64, attempt i
 	if key == "" || l.enqueue(e) {
 		d.push(e)
 	}
-	return nil
 }
 
 func (l *Lane[R]) waitForRoom(ctx context.Context) error {

@@ -174,6 +174,26 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			require.NoError(t, err)
 			m.lanes[i].records = append(m.lanes[i].records, r)
 		},
+		"add batch": func(rt *rapid.T) {
+			i := rapid.IntRange(0, len(lanes)-1).Draw(rt, "lane")
+			var batch []Entry[*modelRecord]
+			for range min(rapid.IntRange(1, 4).Draw(rt, "size"), m.limit-m.held()) {
+				position++
+				r := &modelRecord{key: rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "key"), position: position, attempt: 1, turn: m.nextTurn(), status: "waiting"}
+				batch = append(batch, Entry[*modelRecord]{r.key, r.position, 1, r})
+			}
+			added, err := lanes[i].AddBatch(t.Context(), batch)
+			if m.lanes[i].revoked && len(batch) > 0 {
+				require.ErrorIs(t, err, ErrRevoked)
+				require.Zero(t, added)
+				return
+			}
+			require.NoError(t, err)
+			require.Len(t, batch, added)
+			for _, e := range batch {
+				m.lanes[i].records = append(m.lanes[i].records, e.Record)
+			}
+		},
 		"add when full blocks": func(rt *rapid.T) {
 			if m.held() < m.limit || m.lanes[0].revoked {
 				rt.Skip("room left")
