@@ -66,7 +66,7 @@ type Config struct {
 	// All publishers of a topic must agree. Defaults to murmur2.
 	Partitioner string
 	// Compression of what is published: none, gzip, snappy, lz4 or zstd. Defaults
-	// to none.
+	// to snappy.
 	Compression string
 	// Linger is how long an event waits for company before it is sent; 0 to 1s.
 	// Events of one Publish never wait for each other. Defaults to 0.
@@ -85,8 +85,8 @@ type Config struct {
 	// CommitInterval is how often progress is stored, and so how much a crash
 	// repeats; 1ms to 1m. Defaults to 100ms.
 	CommitInterval time.Duration
-	// Buffer is how many events a consumer holds; 16 to 1000000. Defaults to 1024,
-	// or four per worker.
+	// Buffer is how many events a consumer works on at a time, and how many more it
+	// fetches ahead; 16 to 1000000. Defaults to 4096, or four per worker.
 	Buffer int
 
 	// Logger for what the broker mends by itself. Defaults to slog.Default().
@@ -132,7 +132,7 @@ func (c Config) withDefaults() Config {
 	orDuration(&c.CommitInterval, 100*time.Millisecond)
 	orString(&c.ClientID, "millrace")
 	orString(&c.Partitioner, "murmur2")
-	orString(&c.Compression, "none")
+	orString(&c.Compression, "snappy")
 	if c.User != "" {
 		orString(&c.SASL, "plain")
 	}

@@ -16,21 +16,19 @@ import (
 
 // consumer is one member of a group, once it runs.
 type consumer struct {
-	b     *Broker
-	sub   driver.Subscription
-	log   *slog.Logger
-	limit int64 // records held
+	b   *Broker
+	sub driver.Subscription
+	log *slog.Logger
 
-	queue  *dispatch.Dispatcher[record]
-	room   chan struct{} // pokes the poller: something was finished
-	moved  chan struct{} // pokes the committer: a watermark moved
-	hungry atomic.Bool   // the poller waits for room
+	queue *dispatch.Dispatcher[record]
+	stage *stage
+	moved chan struct{} // pokes the committer: a watermark moved
 
 	running atomic.Int32 // handlers
 	reborn  atomic.Bool  // the topic was deleted and created anew
 
-	// gate is held for reading from before a poll until what it returned is in its
-	// lanes, and for writing before a partition is given up: so nothing polled
+	// gate is held for reading from before a poll until what it returned is staged,
+	// and for writing before a partition is given up: so nothing polled
 	// before can end up in the lane of a later assignment.
 	gate    sync.RWMutex
 	work    context.Context // ends when nothing more is to be handled
@@ -49,18 +47,21 @@ type consumer struct {
 func newConsumer(b *Broker, s driver.Subscription) *consumer {
 	limit := b.cfg.Buffer
 	if limit == 0 {
-		limit = max(1024, 4*s.Concurrency)
+		limit = max(defaultBuffer, 4*s.Concurrency)
 	}
 	c := &consumer{
-		b: b, sub: s, limit: int64(limit),
-		log:  b.cfg.Logger.With("topic", s.Topic, "group", s.Group),
-		room: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		b: b, sub: s,
+		log:   b.cfg.Logger.With("topic", s.Topic, "group", s.Group),
+		moved: make(chan struct{}, 1),
 		owned: map[int32]*partition{}, epoch: time.Now(),
 	}
-	// The poller bounds what it adds, so the dispatcher need not.
+	c.stage = newStage(int64(limit), c.idle)
+	// The stage bounds what it adds, so the dispatcher need not.
 	c.queue = dispatch.New[record](dispatch.Config{Progress: func() { poke(c.moved) }})
 	return c
 }
+
+const defaultBuffer = 4096
 
 // leaveTimeout bounds what a member waits for a broker that does not answer when
 // it leaves.
@@ -93,6 +94,7 @@ func (c *consumer) Run(ctx context.Context) error {
 	rest, endCommits := context.WithCancel(context.Background())
 	var loops sync.WaitGroup
 	loops.Go(func() { c.poll(work, cl) })
+	loops.Go(func() { c.stage.feed(work) })
 	loops.Go(func() { c.commitLoop(rest, cl) })
 	c.queue.Work(work, c.sub.Concurrency, c.deliver)
 	endCommits()
@@ -125,41 +127,8 @@ func (c *consumer) partitions() []*partition {
 	return all
 }
 
-// holdings are what is not done: records of partitions that are fetched, and of
-// paused ones, and their sizes.
-type holdings struct{ fetched, paused, bytes int64 }
-
-func (c *consumer) held() (h holdings) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range c.owned {
-		n := p.held.Load()
-		h.bytes += p.bytes.Load()
-		if p.paused.Load() {
-			h.paused += n
-		} else {
-			h.fetched += n
-		}
-	}
-	return h
-}
-
-// pauseHeaviest stops fetching the partition that holds most, so that the others
-// get the room. It goes on when little of it is left.
-func (c *consumer) pauseHeaviest() {
-	var heaviest *partition
-	for _, p := range c.partitions() {
-		if !p.paused.Load() && (heaviest == nil || p.held.Load() > heaviest.held.Load()) {
-			heaviest = p
-		}
-	}
-	if heaviest != nil {
-		heaviest.pause(c.low())
-	}
-}
-
-// low is how many records a paused partition holds when it goes on.
-func (c *consumer) low() int64 { return c.limit / 8 }
+// idle reports whether workers have nothing to do.
+func (c *consumer) idle() bool { return int(c.running.Load()) < c.sub.Concurrency }
 
 // poke signals a channel with a buffer of one.
 func poke(c chan struct{}) {

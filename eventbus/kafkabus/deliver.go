@@ -7,9 +7,6 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
 )
 
-// wakeEvery spares the poller from looking for room after each record.
-const wakeEvery = 32
-
 // outgoing is a delivery and its message in one allocation.
 type outgoing struct {
 	driver.Delivery
@@ -42,11 +39,8 @@ func (c *consumer) deliver(it *dispatch.Item[record]) {
 func (c *consumer) settle(it *dispatch.Item[record], res driver.Result) {
 	r := &it.Record
 	if !res.Redeliver {
-		p := r.part
-		left := p.finish(r)
-		p.resume(c.low())
-		if c.hungry.Load() && left%wakeEvery == 0 {
-			poke(c.room)
+		if r.part.finish(r) {
+			poke(c.stage.wake)
 		}
 		return
 	}

@@ -90,12 +90,12 @@
 // the payload towards the topic's max.message.bytes; topics that are created
 // here take max_payload and 64 KiB.
 //
-// A consumer holds buffer events, and about 64 MiB, beside one answer of up to
-// 8 MiB from each broker. When that is full and
-// workers are idle, because all that is held waits for a few keys, the partitions
-// that hold most are paused, and others are fetched in their place, until paused
-// ones hold eight buffers. So a key that is held up holds up others of its own
-// partition only after most of a buffer waits behind it, and those of other
+// A consumer works on buffer events at a time, evenly from all of its partitions
+// that have any, and fetches about as many ahead, together no more than about 64
+// MiB. When workers are idle all the same, because what is there waits for a few
+// keys, the partitions that have most are paused, and others are fetched in their
+// place. So a key that is held up holds up others of its own partition only after
+// that partition's share of the buffer waits behind it, and those of other
 // partitions hardly ever.
 //
 // A topic should not be deleted while it has members: they go on when it is

@@ -1,7 +1,6 @@
 package kafkabus
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -25,11 +24,16 @@ type partition struct {
 	topic  map[string][]int32 // the partition in the client's terms
 	lane   *dispatch.Lane[record]
 
-	held  atomic.Int64 // records that are not done
-	bytes atomic.Int64 // their sizes
+	held     atomic.Int64 // records in the lane that are not done
+	low      atomic.Int64 // how many held records want more
+	bytes    atomic.Int64 // sizes of the held and the staged
+	finished atomic.Int64 // records that are done
 
-	mu     sync.Mutex // held while the client is told
-	paused atomic.Bool
+	// Under stage.mu: what was fetched and is not in the lane yet.
+	chunks [][]*kgo.Record
+	staged int
+	paused bool
+	seen   int64 // of finished, at the last tick
 
 	stored int64 // the position that was committed; under consumer.committing
 }
@@ -38,32 +42,24 @@ func newPartition(cl *kgo.Client, topic string, number int32, lane *dispatch.Lan
 	return &partition{number: number, client: cl, topic: map[string][]int32{topic: {number}}, lane: lane, stored: -1}
 }
 
-// pause stops fetching the partition until it holds no more than low records.
-func (p *partition) pause(low int64) {
-	p.mu.Lock()
-	p.client.PauseFetchPartitions(p.topic)
-	p.paused.Store(true)
-	p.mu.Unlock()
-	p.resume(low) // they may have been done meanwhile
+// take removes the first staged record, of which there is one.
+func (p *partition) take() *kgo.Record {
+	chunk := p.chunks[0]
+	r := chunk[0]
+	chunk[0] = nil
+	if p.chunks[0] = chunk[1:]; len(chunk) == 1 {
+		p.chunks[0] = nil
+		p.chunks = p.chunks[1:]
+	}
+	p.staged--
+	return r
 }
 
-// resume goes on fetching a paused partition when no more than low records are
-// held.
-func (p *partition) resume(low int64) {
-	if !p.paused.Load() || p.held.Load() > low {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.paused.CompareAndSwap(true, false) {
-		p.client.ResumeFetchPartitions(p.topic)
-	}
-}
-
-// finish notes that r is done and returns how many are not.
-func (p *partition) finish(r *record) int64 {
+// finish notes that r is done and reports whether the lane wants more.
+func (p *partition) finish(r *record) bool {
 	p.bytes.Add(-r.size)
-	return p.held.Add(-1)
+	p.finished.Add(1)
+	return p.held.Add(-1) == p.low.Load()
 }
 
 // next returns the position to commit; ok is false while that is unknown.

@@ -9,25 +9,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const (
-	// maxBytes bounds the records a consumer holds; it is checked before each poll.
-	maxBytes = 64 << 20
-	// starving is how long workers may be idle while the buffer is full.
-	starving = 10 * time.Millisecond
-	// maxPaused bounds what paused partitions hold, in buffers.
-	maxPaused = 8
-)
-
-// poll moves what is fetched into lanes until ctx ends.
+// poll stages what is fetched until ctx ends.
 func (c *consumer) poll(ctx context.Context, cl *kgo.Client) {
-	timer := time.NewTimer(starving)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		n := c.waitForRoom(ctx, timer)
-		if n == 0 {
-			return
-		}
-		failed := c.pollOnce(cl, n)
+	for c.stage.awaitRoom(ctx) {
+		failed := c.pollOnce(cl)
 		if c.reborn.CompareAndSwap(true, false) {
 			cl.PurgeTopicsFromConsuming(c.sub.Topic)
 			cl.AddConsumeTopics(c.sub.Topic)
@@ -41,36 +26,11 @@ func (c *consumer) poll(ctx context.Context, cl *kgo.Client) {
 	}
 }
 
-// waitForRoom returns how many records to take; 0 when ctx has ended. Once the
-// buffer was full it is refilled by quarters, not one by one.
-func (c *consumer) waitForRoom(ctx context.Context, timer *time.Timer) int {
-	room, bytes := c.limit, int64(maxBytes)
-	for ctx.Err() == nil {
-		h := c.held()
-		if h.fetched < room && h.bytes < bytes {
-			c.hungry.Store(false)
-			return int(min(c.limit-h.fetched, max(c.limit/4, 1)))
-		}
-		room, bytes = c.limit-c.limit/4, maxBytes-maxBytes/4
-		c.hungry.Store(true)
-		timer.Reset(starving)
-		select {
-		case <-c.room:
-		case <-timer.C:
-			if int(c.running.Load()) < c.sub.Concurrency && h.paused < maxPaused*c.limit && h.bytes < maxBytes {
-				c.pauseHeaviest() // it is full of what waits for a few keys
-			}
-		case <-ctx.Done():
-		}
-	}
-	return 0
-}
-
 // pollOnce reports whether the client returned errors only.
-func (c *consumer) pollOnce(cl *kgo.Client, n int) (failed bool) {
+func (c *consumer) pollOnce(cl *kgo.Client) (failed bool) {
 	c.gate.RLock()
 	defer c.gate.RUnlock()
-	fetches := cl.PollRecords(c.polling, n)
+	fetches := cl.PollFetches(c.polling)
 	for i := range fetches {
 		for j := range fetches[i].Topics {
 			t := &fetches[i].Topics[j]
@@ -82,7 +42,7 @@ func (c *consumer) pollOnce(cl *kgo.Client, n int) (failed bool) {
 				}
 				if len(p.Records) > 0 && t.Topic == c.sub.Topic {
 					failed = false
-					c.add(p.Partition, p.Records)
+					c.fetched(p.Partition, p.Records)
 				}
 			}
 		}
@@ -99,27 +59,18 @@ func (c *consumer) fetchFailed(err error) {
 	}
 }
 
-// add puts records of a partition in its lane. Those of one that was given up
-// meanwhile go to its next owner.
-func (c *consumer) add(number int32, records []*kgo.Record) {
+// fetched stages records of a partition. Those of one that was given up meanwhile
+// go to its next owner.
+func (c *consumer) fetched(number int32, records []*kgo.Record) {
 	c.mu.Lock()
 	p := c.owned[number]
 	c.mu.Unlock()
-	if p == nil {
-		return
-	}
-	for _, r := range records {
-		size := sizeOf(r)
-		p.held.Add(1)
-		p.bytes.Add(size)
-		err := p.lane.Add(context.Background(), keyOf(r), r.Offset, 1, record{Record: r, part: p, size: size})
-		if err != nil { // revoked
-			return
-		}
+	if p != nil {
+		c.stage.put(p, records)
 	}
 }
 
-// interrupt returns when everything that was polled is in its lane.
+// interrupt returns when everything that was polled is staged.
 func (c *consumer) interrupt() {
 	c.mu.Lock()
 	c.stopPoll()

@@ -15,7 +15,9 @@ func (c *consumer) assigned(_ context.Context, cl *kgo.Client, added map[string]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, number := range added[c.sub.Topic] {
-		c.owned[number] = newPartition(cl, c.sub.Topic, number, c.queue.Lane())
+		p := newPartition(cl, c.sub.Topic, number, c.queue.Lane())
+		c.owned[number] = p
+		c.stage.enter(p)
 	}
 	cl.ResumeFetchPartitions(added) // they may have been paused when they were given up
 }
@@ -80,8 +82,8 @@ func (c *consumer) disown(parts []*partition) {
 	defer c.mu.Unlock()
 	for _, p := range parts {
 		delete(c.owned, p.number)
+		c.stage.leave(p)
 	}
-	poke(c.room)
 }
 
 // commitLoop stores progress until ctx ends.
