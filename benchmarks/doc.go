@@ -3,5 +3,5 @@
 //
 //	cd benchmarks && go test -run '^$' -bench Bus -benchmem -count 5 . | tee bus.txt
 //
-// docs/benchmarks.md holds the figures and how to read them.
+// docs/performance.md holds the figures and how to read them.
 package benchmarks

@@ -192,6 +192,15 @@ func TestMissingCapabilityIsRefusedAtStartNamingHandlerAndBroker(t *testing.T) {
 	require.NotContains(t, err.Error(), "order per key")
 }
 
+func TestSeekOnABrokerThatCannot(t *testing.T) {
+	bus, err := eventbus.Open(t.Context(), "memory:")
+	require.NoError(t, err)
+	defer bus.Close()
+	err = bus.Seek(t.Context(), "orders.placed", "billing", time.Time{})
+	require.EqualError(t, err, `eventbus: seek group "billing" of topic "orders.placed": not supported by this broker (memory:)`)
+	require.ErrorIs(t, err, eventbus.ErrUnsupported)
+}
+
 type nullPublisher struct{ closed int }
 
 func (*nullPublisher) Publish(string, ...*message.Message) error { return nil }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -102,6 +103,22 @@ func (b *Bus) publish(topic string, messages []*message.Message, by func(string,
 	}
 	if err := by(topic, messages...); err != nil {
 		return fmt.Errorf("eventbus: publish: %w", err)
+	}
+	return nil
+}
+
+// Seek has a group go on with the first event of the topic that was published at
+// or after to, instead of where it was; the zero time means the oldest event
+// kept, a time in the future the next one published. The group of a service's
+// unnamed handler is the service's name. No member may be running (ErrBusy), and
+// the broker must be able to (ErrUnsupported, see Capabilities).
+func (b *Bus) Seek(ctx context.Context, topic, group string, to time.Time) error {
+	seeker, ok := b.broker.(driver.Seeker)
+	if !ok {
+		return driver.Permanent(fmt.Errorf("eventbus: seek group %q of topic %q: %w (%s)", group, topic, ErrUnsupported, b.name))
+	}
+	if err := seeker.Seek(ctx, topic, group, to); err != nil {
+		return fmt.Errorf("eventbus: seek: %w", err)
 	}
 	return nil
 }

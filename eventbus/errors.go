@@ -11,6 +11,13 @@ import (
 var (
 	// ErrClosed is returned by every use of a closed Bus.
 	ErrClosed = driver.ErrClosed
+	// ErrNotProvisioned is in the chain of errors about a topic or group that the
+	// broker does not have while ?provision=false forbids to create it.
+	ErrNotProvisioned = driver.ErrNotProvisioned
+
+	// ErrBusy is in the chain of errors of Bus.Seek about a group with members.
+	ErrBusy = driver.ErrBusy
+
 	// ErrTooLarge is in the chain of errors about an event over the broker's limit.
 	ErrTooLarge = driver.ErrTooLarge
 	// ErrInvalidName is in the chain of errors about a topic, service or handler

@@ -183,7 +183,7 @@ func TestMissingRights(t *testing.T) {
 // in the driver's words.
 func TestTopicWithLowerLimit(t *testing.T) {
 	k := cluster(t, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2000"}), kfake.SeedTopics(1, "small"))
-	b := dial(t, k, Config{})
+	b := dial(t, k, Config{Compression: "none"})
 	err := b.Publish("small", msg("k", strings.Repeat("x", 10000)))
 	require.ErrorIs(t, err, driver.ErrTooLarge)
 	require.True(t, driver.IsPermanent(err))

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus"
-	_ "github.com/millrace-go/millrace/eventbus/sqlbus" // sqlite: URLs
+	_ "github.com/millrace-go/millrace/eventbus/amqpbus"  // amqp: URLs
+	_ "github.com/millrace-go/millrace/eventbus/kafkabus" // kafka: URLs
+	_ "github.com/millrace-go/millrace/eventbus/sqlbus"   // sqlite:, postgres: and mysql: URLs
 
 	"github.com/millrace-go/millrace/examples/ecommerce/email"
 	"github.com/millrace-go/millrace/examples/ecommerce/faults"

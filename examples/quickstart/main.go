@@ -2,6 +2,8 @@
 //
 //	go run ./examples/quickstart
 //	EVENTBUS_URL=sqlite:quickstart.db go run ./examples/quickstart
+//	EVENTBUS_URL=kafka://localhost:9092 go run ./examples/quickstart
+//	EVENTBUS_URL=amqp://guest:guest@localhost:5672/ go run ./examples/quickstart
 package main
 
 import (
@@ -12,7 +14,9 @@ import (
 	"sync/atomic"
 
 	"github.com/millrace-go/millrace/eventbus"
-	_ "github.com/millrace-go/millrace/eventbus/sqlbus" // sqlite: URLs
+	_ "github.com/millrace-go/millrace/eventbus/amqpbus"  // amqp: URLs
+	_ "github.com/millrace-go/millrace/eventbus/kafkabus" // kafka: URLs
+	_ "github.com/millrace-go/millrace/eventbus/sqlbus"   // sqlite:, postgres: and mysql: URLs
 )
 
 // UserCreated says that somebody signed up.

@@ -35,16 +35,33 @@ var rules = []rule{
 		from: []string{"eventbus/sqlbus"}, allowed: []string{"eventbus/sqlbus", "eventbus/driver"},
 	},
 	{
+		why:  "a driver needs the seam and nothing internal, so it could move out",
+		from: []string{"eventbus/kafkabus"}, allowed: []string{"eventbus/kafkabus", "eventbus/driver"},
+	},
+	{
+		why:  "a driver needs the seam and nothing internal, so it could move out",
+		from: []string{"eventbus/amqpbus"}, allowed: []string{"eventbus/amqpbus", "eventbus/driver"},
+	},
+	{
+		why:    "a user's binary has the client of the brokers it uses, and no adapter that was replaced",
+		from:   []string{"eventbus/kafkabus", "eventbus/amqpbus", "eventbus/sqlbus"},
+		except: []string{"eventbus/sqlbus/watermillsql"},
+		forbid: []string{
+			"github.com/ThreeDotsLabs/watermill-kafka", "github.com/ThreeDotsLabs/watermill-amqp", "github.com/ThreeDotsLabs/watermill-sql",
+			"github.com/IBM/sarama", "github.com/twmb/franz-go/pkg/kfake", "github.com/Shopify/toxiproxy",
+		},
+	},
+	{
 		why:  "the memory broker is part of eventbus and below it",
 		from: []string{"eventbus/membus"}, allowed: []string{"eventbus/membus", "eventbus/driver", "eventbus/internal/ring"},
 	},
 	{
 		why:    "eventbus never imports a broker, nor what stands on it",
 		from:   []string{"eventbus"},
-		except: []string{"eventbus/sqlbus"},
+		except: []string{"eventbus/sqlbus", "eventbus/kafkabus", "eventbus/amqpbus"},
 		forbid: []string{
-			module + "/eventbus/sqlbus", module + "/outbox", module + "/idempotency", module + "/saga", module + "/console",
-			"database/sql", "modernc.org/sqlite", "github.com/IBM/sarama", "github.com/rabbitmq/amqp091-go",
+			module + "/eventbus/sqlbus", module + "/eventbus/kafkabus", module + "/eventbus/amqpbus", module + "/outbox", module + "/idempotency", module + "/saga", module + "/console",
+			"database/sql", "modernc.org/sqlite", "github.com/IBM/sarama", "github.com/twmb/franz-go", "github.com/rabbitmq/amqp091-go",
 			"github.com/ThreeDotsLabs/watermill-kafka", "github.com/ThreeDotsLabs/watermill-amqp", "github.com/ThreeDotsLabs/watermill-sql",
 		},
 	},
@@ -70,7 +87,7 @@ var rules = []rule{
 		why:    "test helpers never reach a user's binary",
 		from:   []string{""},
 		except: []string{"eventbus/eventbustest"},
-		forbid: []string{module + "/eventbus/eventbustest", "github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
+		forbid: []string{module + "/eventbus/eventbustest", module + "/internal/testserver", "github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
 	},
 	{
 		why:    "the test kit itself needs the standard library only",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,7 +93,11 @@ func newShop(ctx context.Context, cfg config, dir string) (*shop, error) {
 		return nil, err
 	}
 	s := &shop{cfg: cfg, url: "http://" + addr, dice: rand.New(rand.NewPCG(cfg.seed, 0))}
-	args := []string{"-data", filepath.Join(dir, "data"), "-bus", cfg.bus, "-seed", fmt.Sprint(cfg.seed),
+	bus, err := ownBus(cfg.bus)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"-data", filepath.Join(dir, "data"), "-bus", bus, "-seed", fmt.Sprint(cfg.seed),
 		"-fail", fmt.Sprint(cfg.fail), "-decline", fmt.Sprint(cfg.decline)}
 	if cfg.form == "one" {
 		s.processes = []*process{{name: "all", dir: dir, binary: binary, args: append(args, "-addr", addr)}}
@@ -107,6 +112,23 @@ func newShop(ctx context.Context, cfg config, dir string) (*shop, error) {
 	}
 	s.crowd = newCrowd(s.url, cfg.inFlight)
 	return s, nil
+}
+
+// ownBus gives the run names of its own on a broker that others use, too.
+func ownBus(raw string) (string, error) {
+	if raw == "" {
+		return "", nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", errors.New("-bus: the URL can't be parsed")
+	}
+	q := u.Query()
+	if !q.Has("prefix") {
+		q.Set("prefix", fmt.Sprintf("crashtest-%08x.", rand.Uint32()))
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
 }
 
 // freeAddr finds a port that all lives of the storefront will have.
