@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"hash/fnv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +18,7 @@ import (
 // rabbit compares on the RabbitMQ that url names.
 func rabbit(url string, n int) error {
 	ours, theirs := millrace(url), watermillRabbit(url)
-	quorum, classic := amqp091(url, "quorum"), amqp091(url, "classic")
+	quorum, classic, same := amqp091(url, "quorum"), amqp091(url, "classic"), amqp091OnExchange(url)
 	var failed error
 	// read returns names of topics with a queue: where there is none, nothing is
 	// stored.
@@ -38,6 +40,7 @@ func rabbit(url string, n int) error {
 		{"RabbitMQ: publish in batches of 100", []variant{
 			{"amqp091, deferred confirms of 100, quorum queue", publishing(quorum, read(quorum), many, 100, 1)},
 			{"amqp091, deferred confirms of 100, classic queue", publishing(classic, read(classic), many, 100, 1)},
+			{"amqp091, deferred confirms of 100, millrace's exchanges and headers", publishing(same, read(ours), many, 100, 1)},
 			{ours.name + ", quorum queues", publishing(ours, read(ours), many, 100, 1)},
 			{theirs.name, publishing(theirs, read(theirs), few, 100, 1)},
 		}},
@@ -102,18 +105,9 @@ func amqp091(url, kind string) system {
 				return nil, nil, err
 			}
 			return func(keys []string) error {
-				waiting := make([]*amqp.DeferredConfirmation, 0, len(keys))
-				for range keys {
-					c, err := ch.PublishWithDeferredConfirm("", queue, true, false, amqp.Publishing{Body: payload, DeliveryMode: amqp.Persistent})
-					if err != nil {
-						return err
-					}
-					waiting = append(waiting, c)
-				}
-				for _, c := range waiting {
-					c.Wait()
-				}
-				return nil
+				return confirmed(ch, keys, func(string) (exchange, key string, m amqp.Publishing) {
+					return "", queue, amqp.Publishing{Body: payload, DeliveryMode: amqp.Persistent}
+				})
 			}, func() { _ = conn.Close() }, nil
 		},
 		consumer: func(queue, _ string, _ int, handle func([]byte)) (func(), error) {
@@ -142,6 +136,52 @@ func amqp091(url, kind string) system {
 			return func() { stopping.Store(true); _ = conn.Close(); running.Wait() }, nil
 		},
 	}
+}
+
+// confirmed publishes one message per key and then waits for all confirms.
+func confirmed(ch *amqp.Channel, keys []string, message func(key string) (exchange, routingKey string, m amqp.Publishing)) error {
+	waiting := make([]*amqp.DeferredConfirmation, 0, len(keys))
+	for _, key := range keys {
+		exchange, routingKey, m := message(key)
+		c, err := ch.PublishWithDeferredConfirm(exchange, routingKey, true, false, m)
+		if err != nil {
+			return err
+		}
+		waiting = append(waiting, c)
+	}
+	for _, c := range waiting {
+		c.Wait()
+	}
+	return nil
+}
+
+// amqp091OnExchange publishes as Millrace does, to topics that it has set up: what
+// groups, order and an id cost in the broker is in both.
+func amqp091OnExchange(url string) system {
+	return system{publisher: func(topic string) (func([]string) error, func(), error) {
+		conn, err := amqp.Dial(url)
+		if err != nil {
+			return nil, nil, err
+		}
+		ch, err := conn.Channel()
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := ch.Confirm(false); err != nil {
+			return nil, nil, err
+		}
+		return func(keys []string) error {
+			return confirmed(ch, keys, func(key string) (string, string, amqp.Publishing) {
+				hash := fnv.New32a()
+				hash.Write([]byte(key))
+				id := newID()
+				return topic, fmt.Sprintf("%02d", hash.Sum32()%32), amqp.Publishing{
+					Body: payload, DeliveryMode: amqp.Persistent, MessageId: id,
+					Headers: amqp.Table{"_watermill_message_uuid": id, "cloudEvents:partitionkey": key},
+				}
+			})
+		}, func() { _ = conn.Close() }, nil
+	}}
 }
 
 func watermillRabbit(url string) system {

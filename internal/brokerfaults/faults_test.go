@@ -20,11 +20,6 @@ const outage = 2 * time.Second
 // but was not closed.
 const stall = 15 * time.Second
 
-// newQueues is how long RabbitMQ 3.10 takes to write down the names of new quorum
-// queues. If it is killed sooner, they come back empty and answer nobody, and no
-// client can do anything about that.
-const newQueues = 3 * time.Second
-
 // fault happens to the broker, or to the way to it, and is over when it returns.
 type fault struct {
 	name  string
@@ -87,9 +82,6 @@ func TestFaults(t *testing.T) {
 func underFault(t *testing.T, server, url string, events int, f fault) {
 	way := newWay(t, server, url)
 	load := newLoad(t, way, events)
-	if server == testserver.AMQP {
-		<-time.After(newQueues)
-	}
 	load.start()
 	load.awaitHandled(events / 4)
 	f.run(t, server, way)
