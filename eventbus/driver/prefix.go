@@ -12,7 +12,8 @@ import (
 
 // prefixParam is the one parameter that every scheme has: what it holds is put
 // before the names of topics and groups, so that several environments, or runs
-// of a test, can share a server and never meet.
+// of a test, can share a server. They never meet if none of their prefixes begins
+// with another.
 const prefixParam = "prefix"
 
 // cutPrefix takes the parameter out of the query of u, which it leaves alone.

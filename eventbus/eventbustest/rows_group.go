@@ -268,6 +268,16 @@ func subscribeCancelled(s *suite) {
 	sub.Handle = acknowledge
 	_, err := b.Subscribe(ctx, sub)
 	s.wantError(err, reason, "subscribe with a context that has ended")
+	m := s.join(b, subscription("t", "g"), nil)
+	_, err = b.Subscribe(ctx, sub)
+	s.wantError(err, reason, "subscribe to a group that exists with a context that has ended")
+	var want []string
+	for i := range 50 {
+		id := fmt.Sprint("e", i)
+		s.publish(b, "t", event(id, fmt.Sprint("k", i), "x"))
+		want = append(want, id)
+	}
+	m.waitFor(want...) // a second member would have a share
 }
 
 func runEnded(s *suite) {

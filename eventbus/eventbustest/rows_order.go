@@ -7,6 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/eventbus"
 	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
@@ -80,7 +83,12 @@ func nackHolding(s *suite) {
 func nackDelayed(s *suite) {
 	b := s.open()
 	if !b.Capabilities().DelayedRedelivery {
-		s.Skip("the driver declares no delayed redelivery; eventbus refuses such retry policies on it")
+		bus, err := eventbus.New(b)
+		s.must(err, "bus")
+		svc := eventbus.NewService("g", bus)
+		svc.Handle("t", func(*message.Message) error { return nil }, eventbus.Retry(eventbus.RetryPolicy{Delays: []time.Duration{time.Second}}))
+		s.wantError(svc.Validate(), driver.ErrUnsupported, "a service that retries with delays")
+		return
 	}
 	const wait = time.Second // ample for the next event of the key
 	m := s.join(b, subscription("t", "g"), func(d *driver.Delivery) driver.Result {
@@ -322,7 +330,12 @@ func concurrencyLimit(s *suite) {
 	if b.Capabilities().KeyedConcurrency {
 		s.await(full, "three handlers to run at a time")
 	}
-	other.waitFor(want...) // by then a fourth would have begun
+	for wave := range 3 { // time for a fourth handler to begin, if it can
+		id := fmt.Sprint("sentinel-", wave)
+		s.publish(b, "t", event(id, id, "x"))
+		other.waitFor(id)
+	}
+	other.waitFor(want...)
 	close(release)
 	m.waitFor(want...)
 	if most.Load() > 3 {

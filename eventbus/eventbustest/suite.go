@@ -38,7 +38,7 @@ type Backend struct {
 // Run checks that a driver keeps the promises of package driver. newBackend is
 // called once per row, and what it sets up should end with t.Cleanup. Backends may
 // share a server: each row has names of its own. Rows about a capability that
-// the driver does not declare check that it is refused.
+// the driver does not declare check that it is refused, or are skipped by name.
 //
 // The rows run in a fixed order under stable names, so a failing one can be
 // run alone: go test -run 'TestConformance/key_order'. A failure prints the

@@ -2,6 +2,8 @@ package kafkabus
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -72,6 +74,10 @@ func newCall(ctx context.Context, topic string, messages []*message.Message) *ca
 	c.slots = make([]slot, len(messages))
 	c.headers = grow(c.headers, headers)[:0]
 	c.bytes = grow(c.bytes, size)[:0]
+	// The client fails all records of a partition when the context of its first
+	// ends. Those of other callers would be tried again, behind what they had sent
+	// meanwhile. So it sees no context that ends.
+	lasting := context.WithoutCancel(ctx)
 	for i, m := range messages {
 		from := len(c.headers)
 		c.headers = append(c.headers, kgo.RecordHeader{Key: headerUUID, Value: c.keepString(m.UUID)})
@@ -84,7 +90,7 @@ func newCall(ctx context.Context, topic string, messages []*message.Message) *ca
 		}
 		c.records[i] = r
 		c.outcomes[i] = outcome{}
-		c.slots[i] = slot{ctx, c, i}
+		c.slots[i] = slot{lasting, c, i}
 	}
 	return c
 }
@@ -125,13 +131,35 @@ func (c *call) send(ctx context.Context, client *kgo.Client) {
 	c.pending++ // for this function: what is being sent is not finished
 	c.mu.Unlock()
 	for i := range c.slots {
-		if r := &c.records[i]; r.Context == nil {
-			r.Context = &c.slots[i]
-			client.Produce(ctx, r, settled)
+		r := &c.records[i]
+		if r.Context != nil {
+			continue // accepted
 		}
+		if c.broken() {
+			c.skip(i) // it must not come before what failed and will be sent again
+			continue
+		}
+		r.Context = &c.slots[i]
+		client.Produce(ctx, r, settled)
 	}
 	c.mu.Lock()
 	c.done()
+}
+
+// broken reports whether a record of this attempt has failed.
+func (c *call) broken() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed > 0
+}
+
+var errBehindFailure = errors.New("an event before it in the batch failed")
+
+func (c *call) skip(i int) {
+	c.mu.Lock()
+	c.outcomes[i] = outcome{unsent, errBehindFailure}
+	c.pending--
+	c.mu.Unlock()
 }
 
 // settled is called by the client for each record, and must not block.
@@ -180,12 +208,18 @@ func (c *call) abandon(err error) []error {
 	c.abandoned = true
 	errs := make([]error, len(c.outcomes))
 	for i := range c.outcomes {
-		if c.outcomes[i].state != accepted {
+		switch c.outcomes[i].state {
+		case unsent:
 			errs[i] = err
+		case sent:
+			errs[i] = fmt.Errorf("%w: %w", errUnknown, err)
 		}
 	}
 	return errs
 }
+
+// errUnknown is about an event that was given to the client and not settled.
+var errUnknown = errors.New("it may or may not have been published")
 
 // release lets go of a call of which the client holds nothing any more.
 func (c *call) release() {

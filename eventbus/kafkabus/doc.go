@@ -31,7 +31,8 @@
 //
 // At least once. Publish returns when all replicas in sync have the event
 // (acks=all, min_insync says how many at least), by an idempotent producer, so
-// its own retries make no duplicates. The events of one call are sent together,
+// the client's retries make no duplicates; only a producer that the brokers have
+// forgotten, or a topic that was deleted, has events sent anew. The events of one call are sent together,
 // and not together accepted: a *driver.BatchError names those that were not.
 // While no broker can be reached, Publish waits until the context of the first
 // message ends or publish_timeout is over. What it had not given to the client
@@ -96,7 +97,7 @@
 // keys, the partitions that have most are paused, and others are fetched in their
 // place. So a key that is held up holds up others of its own partition only after
 // that partition's share of the buffer waits behind it, and those of other
-// partitions hardly ever.
+// partitions when 64 MiB do.
 //
 // A topic should not be deleted while it has members: they go on when it is
 // created again, but a commit on its way may then skip its first events.

@@ -23,7 +23,7 @@ func (b *Broker) createGroup(ctx context.Context, s driver.Subscription) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return b.persist(ctx, func(ctx context.Context) error { return b.placeGroup(ctx, s) })
+	return b.persistBounded(ctx, func(ctx context.Context) error { return b.placeGroup(ctx, s) })
 }
 
 func (b *Broker) placeGroup(ctx context.Context, s driver.Subscription) error {

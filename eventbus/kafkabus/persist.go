@@ -16,13 +16,18 @@ const persistTimeout = time.Minute
 
 var errPersistTimeout = fmt.Errorf("no broker has answered within %v", persistTimeout)
 
+// persistBounded is persist for callers that have no bound of their own.
+func (b *Broker) persistBounded(ctx context.Context, do func(context.Context) error) error {
+	ctx, stop := context.WithTimeoutCause(ctx, persistTimeout, errPersistTimeout)
+	defer stop()
+	return b.persist(ctx, do)
+}
+
 // persist calls do again while it fails for a lost connection and the like, until
-// ctx or persistTimeout ends. The client gives up too early on some of them.
+// ctx ends. The client gives up too early on some of them.
 func (b *Broker) persist(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := b.untilClosed(ctx)
 	defer cancel()
-	ctx, stop := context.WithTimeoutCause(ctx, persistTimeout, errPersistTimeout)
-	defer stop()
 	for {
 		err := do(ctx)
 		switch {

@@ -90,11 +90,11 @@ func notPublished(messages []*message.Message, err error) error {
 func check(topic string, messages []*message.Message, limit int) error {
 	var errs []error
 	for i, m := range messages {
-		if size := len(m.Payload); size > limit {
+		if err := checkOne(topic, m, limit); err != nil {
 			if errs == nil {
 				errs = make([]error, len(messages))
 			}
-			errs[i] = driver.TooLarge(topic, m.UUID, size, limit)
+			errs[i] = err
 		}
 	}
 	if errs == nil {
@@ -109,6 +109,17 @@ func check(topic string, messages []*message.Message, limit int) error {
 		}
 	}
 	return &driver.BatchError{Topic: topic, Errs: errs}
+}
+
+func checkOne(topic string, m *message.Message, limit int) error {
+	if size := len(m.Payload); size > limit {
+		return driver.TooLarge(topic, m.UUID, size, limit)
+	}
+	due, err := driver.Due(m)
+	if err == nil && due.After(time.Now()) {
+		err = driver.Permanent(fmt.Errorf("topic %q: event %s: publishing for later is %w", topic, m.UUID, driver.ErrUnsupported))
+	}
+	return err
 }
 
 // report turns the outcome of each message into what Publish returns.
@@ -136,6 +147,9 @@ func (b *Broker) failure(m *message.Message, err error) error {
 	case errors.Is(err, kgo.ErrClientClosed) && b.open.Err() != nil:
 		err = driver.ErrClosed
 	}
+	if errors.Is(err, errUnknown) {
+		return fmt.Errorf("event %s: %w", m.UUID, explain(err))
+	}
 	return fmt.Errorf("event %s was not published: %w", m.UUID, explain(err))
 }
 
@@ -144,6 +158,7 @@ const mendPause = 50 * time.Millisecond
 
 // mend does what can be done about failures and reports whether to try again.
 func (b *Broker) mend(ctx context.Context, client *kgo.Client, name string, failures []error) (again bool) {
+	forgotten, replaced := false, false // once for all of the batch
 	for i, err := range failures {
 		switch {
 		case err == nil:
@@ -152,6 +167,10 @@ func (b *Broker) mend(ctx context.Context, client *kgo.Client, name string, fail
 		case is(err, kerr.MessageTooLarge, kerr.RecordListTooLarge):
 			return false
 		case is(err, kerr.UnknownTopicOrPartition, kerr.UnknownTopicID):
+			if forgotten {
+				continue
+			}
+			forgotten = true
 			b.forget(name) // it was deleted, perhaps to be created anew, which the client won't believe
 			client.PurgeTopicsFromProducing(name)
 			if err := b.ready(ctx, name); err != nil {
@@ -159,7 +178,10 @@ func (b *Broker) mend(ctx context.Context, client *kgo.Client, name string, fail
 				return false
 			}
 		case is(err, kerr.InvalidProducerEpoch, kerr.OutOfOrderSequenceNumber, kerr.UnknownProducerID, kerr.InvalidProducerIDMapping, kerr.ProducerFenced):
-			b.replace(client)
+			if !replaced {
+				replaced = true
+				b.replace(client)
+			}
 		case errors.Is(err, kerr.ClusterAuthorizationFailed):
 			b.replace(client) // the client would remember that for ever
 			return false

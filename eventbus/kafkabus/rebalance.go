@@ -86,6 +86,9 @@ func (c *consumer) disown(parts []*partition) {
 	}
 }
 
+// commitTimeout bounds a commit that a rebalance may have to wait for.
+const commitTimeout = 5 * time.Second
+
 // commitLoop stores progress until ctx ends.
 func (c *consumer) commitLoop(ctx context.Context, cl *kgo.Client) {
 	for {
@@ -94,7 +97,9 @@ func (c *consumer) commitLoop(ctx context.Context, cl *kgo.Client) {
 		case <-ctx.Done():
 			return
 		}
-		err := c.commit(ctx, cl, c.partitions())
+		bounded, cancel := context.WithTimeout(ctx, commitTimeout)
+		err := c.commit(bounded, cl, c.partitions())
+		cancel()
 		if err != nil && ctx.Err() == nil {
 			poke(c.moved)
 			if !isMembership(err) && !errors.Is(err, kerr.CoordinatorLoadInProgress) {

@@ -23,7 +23,7 @@ func (b *Broker) Seek(ctx context.Context, topic, group string, to time.Time) er
 		return b.errorf("seek", topic, group, err)
 	}
 	defer b.calls.Done()
-	if err := b.persist(ctx, func(ctx context.Context) error { return b.seek(ctx, topic, group, to) }); err != nil {
+	if err := b.persistBounded(ctx, func(ctx context.Context) error { return b.seek(ctx, topic, group, to) }); err != nil {
 		return b.errorf("seek", topic, group, b.translate(ctx, err))
 	}
 	return nil

@@ -60,6 +60,7 @@ func (s *stage) awaitRoom(ctx context.Context) bool {
 		case <-s.room:
 		case <-tick:
 			s.pauseStuck(s.idle())
+			poke(s.wake)
 		case <-ctx.Done():
 		}
 	}
@@ -180,6 +181,9 @@ func (s *stage) fill(p *partition, share int64) {
 	p.held.Add(int64(len(s.batch)))
 	_, _ = p.lane.AddBatch(context.Background(), s.batch) // fails only once it was revoked, and then it will leave
 	clear(s.batch)
+	if p.staged > 0 && p.held.Load() <= share/2 {
+		poke(s.wake) // they were done before they were counted, so nobody else will
+	}
 	if p.paused && int64(p.staged) <= s.limit/4 {
 		p.paused = false
 		p.client.ResumeFetchPartitions(p.topic)

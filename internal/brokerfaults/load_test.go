@@ -33,6 +33,11 @@ type load struct {
 	ledger  *ledger
 	retries atomic.Int32
 
+	mu   sync.Mutex
+	sent int           // events
+	most int           // that may be sent; 0 means any number
+	more chan struct{} // closed when more may be
+
 	publisher  driver.Broker
 	publishing sync.WaitGroup
 	consuming  sync.WaitGroup
@@ -75,6 +80,7 @@ func (l *load) start() {
 // accepted.
 func (l *load) publish(p int) {
 	for i := range l.events / publishers {
+		l.awaitLeave()
 		m := message.NewMessage(fmt.Sprintf("%d-%d", p, i), []byte(strconv.Itoa(i/keysEach)))
 		m.Metadata[driver.MetadataKey] = fmt.Sprintf("%d-%d", p, i%keysEach)
 		for !l.try(m) {
@@ -82,6 +88,34 @@ func (l *load) publish(p int) {
 				return
 			}
 			l.retries.Add(1)
+		}
+	}
+}
+
+// holdBack lets no more than most events be sent until release.
+func (l *load) holdBack(most int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.most, l.more = most, make(chan struct{})
+}
+
+func (l *load) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.most = 0
+	close(l.more)
+}
+
+func (l *load) awaitLeave() {
+	l.mu.Lock()
+	l.sent++
+	wait := l.most > 0 && l.sent > l.most
+	more := l.more
+	l.mu.Unlock()
+	if wait {
+		select {
+		case <-more:
+		case <-l.ended.Done():
 		}
 	}
 }
