@@ -21,7 +21,7 @@ type Broker struct {
 
 	dueChanged chan struct{}  // pokes the housekeeper
 	calls      sync.WaitGroup // of short calls; added to under mu while open
-	keeping    sync.WaitGroup // the housekeeper
+	keeping    sync.WaitGroup // housekeepers
 
 	mu        sync.Mutex
 	consumers map[*consumer]struct{} // running
@@ -57,6 +57,7 @@ func newBroker(e engine, c Config) *Broker {
 	b.open, b.close = context.WithCancel(context.Background())
 	e.watch(b)
 	b.keeping.Go(b.keepHouse)
+	b.keeping.Go(b.sweepAll)
 	return b
 }
 
@@ -91,7 +92,13 @@ func (b *Broker) errorf(operation, topic, group string, err error) error {
 
 func (b *Broker) createGroup(ctx context.Context, s driver.Subscription) error {
 	const count = "SELECT count(*) FROM millrace_groups WHERE topic = ? AND group_name = ?"
-	n, _, err := b.store.read.number(count, s.Topic, s.Group)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	n, _, err := b.store.read.within(ctx).number(count, s.Topic, s.Group)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil || n > 0 {
 		return err
 	}

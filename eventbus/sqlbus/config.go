@@ -45,7 +45,10 @@ type Config struct {
 	MaxPayload int
 
 	// Connections is how many connections to a server are open at most; 2 to
-	// 1000. One more is for listening. Defaults to 10; a file has five.
+	// 1000. One more is for listening. Half of them publish, each to one topic at
+	// a time; a locked topic keeps one for up to a second at a time, so there
+	// should be more than topics that are locked for long. Defaults to 10; a file
+	// has five.
 	Connections int
 
 	// NoListen makes a Broker on PostgreSQL do without LISTEN and NOTIFY, which a

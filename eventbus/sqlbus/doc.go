@@ -44,8 +44,11 @@
 // While a server is down or its connections break, Publish tries again until its
 // context ends, and consumers wait. A commit of which the answer got lost is
 // looked up afterwards, and if it did not happen it is made sure that it never
-// will: so trying again writes nothing twice and breaks no order. If the context
-// ends before that, the error says that the event may have been published.
+// will: so trying again writes nothing twice and breaks no order, unless the
+// outage lasts for more than 24 hours: what is looked up is kept no longer. If the
+// context ends before that, the error says that the event may have been published.
+// A server that takes no writes, as during a switch-over, counts as down once the
+// database is open.
 //
 // # Order
 //
@@ -81,7 +84,8 @@
 // # Limits
 //
 // Payloads up to 1 MiB by default; keys, ids and metadata may hold any bytes. On
-// MySQL, twice the payload must fit into the server's max_allowed_packet.
+// MySQL, twice the payload must fit into the server's max_allowed_packet, and
+// so must twice an event with its metadata.
 //
 // Consumers of other processes see an event after up to one poll; with
 // PostgreSQL's LISTEN after some milliseconds. A pooler that hands connections
@@ -93,7 +97,10 @@
 // suspended within one, makes Publish wait until its context ends. On a server
 // the same holds for each topic, and publishers wait no longer for a process that
 // hangs than the server takes to notice: 10 seconds with PostgreSQL and MariaDB,
-// a minute with MySQL.
+// a minute with MySQL. Half of the connections, Config.Connections, are for what
+// may wait for a topic's lock; it waits up to a second at a time and lets others
+// have their turn in between. So many locked topics slow publishing to others
+// down, but don't stop it.
 //
 // A consumer holds at most 1024 events, or four per worker, and about 64 MiB;
 // one partition takes no more than half of the events. So a key that is held up
@@ -105,19 +112,23 @@
 // matter, except that a due time is somebody's idea of the time. A clock set
 // forward by more than a lease makes members lose their partitions. A file must
 // be on a local disk: network file systems lack the locks and the shared memory
-// that SQLite needs. If the disk is full or the database read-only, Publish
-// returns an error that says so, and consumers wait and go on when it is mended.
+// that SQLite needs. If the disk is full or a file read-only, Publish returns an
+// error that says so, and consumers wait and go on when it is mended.
 //
 // Consumers store their progress every 50 ms. While a transaction elsewhere in a
 // PostgreSQL database stays open for hours, that leaves it old versions of rows
-// which it can't clean up, and progress becomes slow to store.
+// which it can't clean up, and progress becomes slow to store, and events that
+// are due slow to find.
 //
 // # Durability
 //
 // Full: in SQLite, WAL with synchronous=FULL. A server is as durable as it is set
 // up to be; Open logs a warning if PostgreSQL's fsync or synchronous_commit is off
 // or MySQL's innodb_flush_log_at_trx_commit is not 1. If a replica that lags behind
-// becomes the primary, events that it lacks are lost.
+// becomes the primary, events that it lacks are lost. Positions follow the
+// server's clock, so that consumers who had read those skip nothing that comes
+// afterwards, provided that the clock of the replica is not behind by more than
+// the failover took.
 //
 // Events are kept for the retention time, 168h by default, and longer until every
 // existing group has consumed them; those of a topic without any group go after
@@ -141,10 +152,12 @@
 //	millrace_batches     the last commit of each publisher; on servers
 //	millrace_topics      the last position of each topic; on MySQL
 //
-// and on PostgreSQL the sequence millrace_positions. [Schema] returns the
-// statements. With provision=false, opening creates nothing and refuses a
-// database that is missing or lacks the tables. A user who may SELECT, INSERT,
-// UPDATE and DELETE in the tables, and use the sequence, is enough then.
+// and on PostgreSQL the sequence millrace_positions, which is not used any more.
+// [Schema] returns the statements. With provision=false, opening creates nothing
+// and refuses a database that is missing or lacks the tables; where it is the
+// tables, or the file, the error is driver.ErrNotProvisioned. A user who may
+// SELECT, INSERT, UPDATE and DELETE in the tables is enough then. Topics need no
+// creation, so that a misspelt one is not noticed.
 //
 // Package watermillsql lets programs that use Watermill's own SQL adapter share
 // topics with this one.

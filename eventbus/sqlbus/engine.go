@@ -22,7 +22,8 @@ type engine interface {
 	// their order. What ctx means is said at do. It does not keep rows.
 	publish(ctx context.Context, topic string, rows []row, size int) error
 
-	// moveDue moves some events that are due into the log.
+	// moveDue moves some events that are due into the log. It may return before
+	// all are that it began with.
 	moveDue(ctx context.Context) error
 
 	// tidy removes what publishers left behind.
@@ -42,4 +43,5 @@ type store struct {
 	dialect    *dialect
 	read       *session
 	partitions int
+	maxRow     int // bytes of an event with its metadata; 0: no matter
 }

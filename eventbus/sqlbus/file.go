@@ -55,7 +55,7 @@ func checkExists(path string, provision bool) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	case !provision:
-		return fmt.Errorf("%s does not exist, and provisioning is off: create it by opening it once with provisioning", path)
+		return notProvisionedError(path + " does not exist, and provisioning is off: create it by opening it once with provisioning")
 	}
 	return os.MkdirAll(filepath.Dir(path), 0o755)
 }

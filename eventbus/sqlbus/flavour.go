@@ -25,8 +25,9 @@ type flavour interface {
 	// it, and forgets the batch before. Without a batch it does neither.
 	insert(topic, batch, before string, rows []row, whole bool) (string, []any)
 
-	// maxBytes bounds the rows of one insert.
+	// maxBytes bounds the rows of one insert, maxRow each of them; 0: nothing does.
 	maxBytes() int
+	maxRow() int
 
 	// prepareTopic creates what insert needs; missing says that this was not there.
 	prepareTopic(s *session, topic string) error

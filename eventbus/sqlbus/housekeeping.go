@@ -7,13 +7,19 @@ const (
 	retentionStep = 1000 // events removed in one transaction
 )
 
-// keepHouse moves events that became due into the log and removes those that
-// are past their retention. Every process does; locks see to it that
-// each thing is done once.
-func (b *Broker) keepHouse() {
+// sweepAll removes events that are past their retention. Like keepHouse, every
+// process does; locks see to it that each thing is done once.
+func (b *Broker) sweepAll() {
 	period := min(max(b.cfg.Retention/10, 100*time.Millisecond), time.Minute)
-	sweep := time.NewTicker(period)
-	defer sweep.Stop()
+	for wait(b.open, nil, period) {
+		if err := b.sweep(); err != nil && b.open.Err() == nil {
+			b.cfg.Logger.Warn("sqlbus: removing old events failed, it will be tried again", "database", b.store.name, "error", err)
+		}
+	}
+}
+
+// keepHouse moves events that became due into the log.
+func (b *Broker) keepHouse() {
 	due := time.NewTimer(0)
 	defer due.Stop()
 	for {
@@ -22,11 +28,6 @@ func (b *Broker) keepHouse() {
 			return
 		case <-b.dueChanged:
 		case <-due.C:
-		case <-sweep.C:
-			if err := b.sweep(); err != nil && b.open.Err() == nil {
-				b.cfg.Logger.Warn("sqlbus: removing old events failed, it will be tried again", "database", b.store.name, "error", err)
-			}
-			continue
 		}
 		wait, err := b.moveDue()
 		if err != nil && b.open.Err() == nil {
@@ -45,7 +46,8 @@ func (b *Broker) moveDue() (time.Duration, error) {
 			return b.store.dialect.idleDue, err
 		}
 		if wait > 0 {
-			return min(time.Duration(wait)*time.Microsecond, time.Second), nil // the clock may be set
+			// The clock may be set, and somebody else may add what is due before.
+			return min(time.Duration(wait)*time.Microsecond, time.Second, b.store.dialect.idleDue), nil
 		}
 		ctx, cancel := b.untilClosed(background)
 		err = b.engine.moveDue(ctx)

@@ -15,20 +15,17 @@ type lane struct {
 	server *server
 	commit func([]*op) error
 
-	running bool   // under mu
-	written string // of the goroutine alone: the id of the last batch of events
+	running bool      // under mu
+	rested  time.Time // under mu: when it last stopped running
+	last    error     // under mu: of an attempt that is to be repeated
+	written string    // of the goroutine alone: the id of the last batch of events
 }
 
 // errUnknown is about a transaction of which the server's answer is missing.
 var errUnknown = errors.New("it is not known whether the commit went through")
 
-// do is engine.do and engine.publish.
-func (l *lane) do(ctx context.Context, o *op) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	o.done = make(chan struct{})
-	l.start(o)
+// await returns what became of o, or leaves it when ctx ends.
+func (l *lane) await(ctx context.Context, o *op) error {
 	select {
 	case <-o.done:
 		return o.err
@@ -39,8 +36,8 @@ func (l *lane) do(ctx context.Context, o *op) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if o.last != nil {
-		return fmt.Errorf("%w after an attempt that failed: %w", context.Cause(ctx), o.last)
+	if l.last != nil {
+		return fmt.Errorf("%w after an attempt that failed: %w", context.Cause(ctx), l.last)
 	}
 	return context.Cause(ctx)
 }
@@ -59,8 +56,20 @@ func (l *lane) start(o *op) {
 func (l *lane) rest() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.running = len(l.ops) > 0
+	l.running, l.rested = len(l.ops) > 0, time.Now()
+	if !l.running {
+		l.last = nil
+	}
 	return !l.running
+}
+
+func (l *lane) idleFor() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.running {
+		return 0
+	}
+	return time.Since(l.rested)
 }
 
 const (
@@ -75,6 +84,7 @@ func (l *lane) loop() {
 		switch {
 		case err == nil:
 			pause = 0
+			l.failed(nil)
 			for _, o := range batch {
 				o.finish(nil)
 			}
@@ -90,13 +100,15 @@ func (l *lane) loop() {
 	}
 }
 
-// later keeps the reason for those whose contexts end before they succeed.
-func (l *lane) later(batch []*op, err error) {
+// failed keeps the reason for those whose contexts end before they succeed.
+func (l *lane) failed(err error) {
 	l.mu.Lock()
-	for _, o := range batch {
-		o.last = err
-	}
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.last = err
+}
+
+func (l *lane) later(batch []*op, err error) {
+	l.failed(err)
 	l.again(batch, false)
 	if l.server.open.Err() != nil {
 		for _, o := range l.take() {

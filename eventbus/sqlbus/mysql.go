@@ -75,6 +75,12 @@ func (*mysqlServer) inspect(s *session) (warnings []string) {
 // maxBytes leaves room for the escaping of every byte.
 func (m *mysqlServer) maxBytes() int { return min(4<<20, m.packet/3) }
 
+// maxRow does so as well, and for the rest of the statement.
+func (m *mysqlServer) maxRow() int { return max(1, (m.packet-packetOverhead)/2) }
+
+// packetOverhead is for what a statement holds beside the events.
+const packetOverhead = 64 << 10
+
 // insert takes positions from the row of the topic. They keep up with the clock,
 // so that none is given twice when a crash of the server takes back a commit
 // that others have seen before it was on disk.

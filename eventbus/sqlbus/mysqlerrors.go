@@ -24,9 +24,12 @@ func (*mysqlServer) readOnly(err error) bool {
 	return code == 1290 || code == 1792 || code == 1836
 }
 
-func (*mysqlServer) verdict(err error) verdict {
+func (m *mysqlServer) verdict(err error) verdict {
 	if errors.Is(err, mysql.ErrPktTooLarge) || errors.Is(err, mysql.ErrNoTLS) {
 		return refused
+	}
+	if m.readOnly(err) { // a switch-over
+		return conflict
 	}
 	switch mysqlCode(err) {
 	case 0:
@@ -34,7 +37,8 @@ func (*mysqlServer) verdict(err error) verdict {
 			return refused
 		}
 		return lost
-	case 1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1317, 1927, 3024, 4031: // shut down, cut off, or failed to commit
+	case 1047, 1969, // a node of Galera without its cluster; out of time
+		1053, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1317, 1927, 3024, 4031: // shut down, cut off, or failed to commit
 		return lost
 	case 1205, 1213, 1040, 1203, 1226: // lock timeout, deadlock, out of connections
 		return conflict

@@ -51,7 +51,7 @@ func OpenMySQL(ctx context.Context, rawURL string, c Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlbus: open %w", err)
 	}
-	if need := 2*c.MaxPayload + 64<<10; need > f.packet {
+	if need := 2*c.MaxPayload + packetOverhead; need > f.packet {
 		_ = s.close() // the first error counts
 		return nil, fmt.Errorf("sqlbus: open %s: payloads of up to %d bytes need a max_allowed_packet of %d on the server, it has %d; raise it or lower max_payload", a, c.MaxPayload, need, f.packet)
 	}
@@ -65,8 +65,8 @@ func configureMySQL(a address, t tlsParams, secure *tls.Config) (*mysql.Config, 
 	cfg.Passwd, _ = a.url.User.Password()
 	cfg.DialFunc = keepAlive.DialContext
 	cfg.Timeout = connectTimeout
-	cfg.ReadTimeout, cfg.WriteTimeout = openTimeout, openTimeout // contexts end sooner
-	cfg.MaxAllowedPacket = 0                                     // the server's
+	cfg.ReadTimeout, cfg.WriteTimeout = networkTimeout, networkTimeout // contexts end sooner
+	cfg.MaxAllowedPacket = 0                                           // the server's
 	// A transaction of several statements takes one round trip.
 	cfg.MultiStatements, cfg.InterpolateParams, cfg.ClientFoundRows = true, true, true
 	cfg.Logger = log.New(io.Discard, "", 0) // errors are returned as well
@@ -123,7 +123,7 @@ type mysqlConnector struct{ sqldriver.Connector }
 // mysqlSession leaves nothing to the server's defaults on which correctness
 // depends. A connection that says nothing for a minute is cut by the server, so
 // that the locks of a hung process don't stay.
-const mysqlSession = `SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 5, wait_timeout = 60; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED`
+const mysqlSession = `SET SESSION sql_mode = 'ANSI_QUOTES,STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1, innodb_lock_wait_timeout = 1, wait_timeout = 60; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED`
 
 // Connect implements driver.Connector.
 func (c mysqlConnector) Connect(ctx context.Context) (sqldriver.Conn, error) {

@@ -2,6 +2,8 @@ package sqlbus
 
 import (
 	"database/sql"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -30,6 +32,7 @@ func (s *server) poll(b *Broker) {
 			pause = max(pause, listenPoll)
 		}
 		topics := b.topicsRead()
+		maps.DeleteFunc(known, func(topic string, _ int64) bool { return !slices.Contains(topics, topic) })
 		if len(topics) == 0 {
 			continue
 		}

@@ -55,7 +55,7 @@ type postgres struct {
 func (*postgres) dialect() *dialect { return postgresDialect }
 
 func (*postgres) begin() string {
-	return "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
+	return "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '10s'"
 }
 
 func (p *postgres) provision(ctx context.Context, db *sql.DB, allowed bool) error {
@@ -106,14 +106,29 @@ func (*postgres) inspect(s *session) (warnings []string) {
 }
 
 func (*postgres) maxBytes() int { return 32 << 20 }
+func (*postgres) maxRow() int   { return 0 }
 
-// The lock is taken before any position is: the CTE that takes it is what the
-// rows are joined with.
-const postgresInsert = `WITH locked AS MATERIALIZED (SELECT 1 FROM pg_advisory_xact_lock(%d, hashtext($1)))%s
+// postgresFloor is what positions follow. They keep up with the clock, so that
+// none is given twice, or below what a consumer has seen, when a crash of the
+// server or a replica that lags behind takes commits back. The division fails if
+// the clock was set back since the statement began.
+const postgresFloor = "floor AS MATERIALIZED (SELECT greatest((SELECT max(position) FROM millrace_events WHERE topic = %s), " + postgresTick + ") / (clock_timestamp() >= statement_timestamp())::integer AS position%s)"
+
+// postgresLocked makes one statement of the lock and what needs it, so that the
+// server has received all of it before it takes the lock. It does not see what
+// was committed while it waited, but the clock has gone on: whoever held the lock
+// before gave fewer positions than microseconds have passed.
+var postgresLocked = fmt.Sprintf("locked AS MATERIALIZED (SELECT set_config('lock_timeout', '1s', true), pg_advisory_xact_lock(%d, hashtext($1))), ", postgresLock) +
+	fmt.Sprintf(postgresFloor, "$1", " FROM locked")
+
+// postgresUnlocked is for a statement that takes no positions.
+const postgresUnlocked = "floor AS (SELECT 0 AS position)"
+
+const postgresInsert = `WITH %s%s
 INSERT INTO millrace_events (topic, position, "partition", "key", id, metadata, payload, published_at)
-SELECT $1, nextval('millrace_positions'), r.partition, r.key, r.id, r.metadata, r.payload, ` + postgresTick + `
-FROM (SELECT e.* FROM locked, unnest($2::integer[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[])
-	WITH ORDINALITY AS e(partition, key, id, metadata, payload, n) ORDER BY e.n) AS r`
+SELECT $1, floor.position + e.n, e.partition, e.key, e.id, e.metadata, e.payload, ` + postgresTick + `
+FROM floor, unnest($2::integer[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[])
+	WITH ORDINALITY AS e(partition, key, id, metadata, payload, n)`
 
 const postgresInsertDue = `, later AS (INSERT INTO millrace_due (due_at, topic, "partition", "key", id, metadata, payload)
 	SELECT d.due, $1, d.partition, d.key, d.id, d.metadata, d.payload
@@ -142,7 +157,11 @@ func (*postgres) insert(topic, batch, before string, rows []row, _ bool) (string
 		fmt.Fprintf(&with, postgresInsertDue, n+1, n+2, n+3, n+4, n+5, n+6)
 		args = append(append(args, later.due), later.args()...)
 	}
-	return fmt.Sprintf(postgresInsert, postgresLock, with.String()), args
+	floor := postgresLocked
+	if len(now.key) == 0 {
+		floor = postgresUnlocked
+	}
+	return fmt.Sprintf(postgresInsert, floor, with.String()), args
 }
 
 // columns are rows as arrays.
@@ -166,23 +185,22 @@ func (c *columns) args() []any { return []any{c.partition, c.key, c.id, c.metada
 func (*postgres) prepareTopic(*session, string) error { return nil }
 func (*postgres) missing(error) bool                  { return false }
 
-// moveDue has a statement of its own for the lock: what comes after must see
-// what the last to hold it has moved.
 func (*postgres) moveDue(s *session, topic string) error {
+	// Apart: what comes after sees what the last to hold the lock has moved.
 	if _, _, err := s.number("SELECT 1 FROM pg_advisory_xact_lock(?, hashtext(?))", postgresLock, topic); err != nil {
 		return err
 	}
-	_, err := s.exec(postgresMoveDue, topic, dueStep)
+	_, err := s.exec(postgresMoveDue, topic, topic, dueStep)
 	return err
 }
 
-const postgresMoveDue = `WITH due AS (
+var postgresMoveDue = `WITH ` + fmt.Sprintf(postgresFloor, "?", "") + `, due AS (
 	DELETE FROM millrace_due WHERE seq IN (
 		SELECT seq FROM millrace_due WHERE topic = ? AND due_at <= {now} ORDER BY due_at, seq {limit}
 	) RETURNING *
 ) INSERT INTO millrace_events (topic, position, "partition", "key", id, metadata, payload, published_at)
-SELECT d.topic, nextval('millrace_positions'), d.partition, d.key, d.id, d.metadata, d.payload, ` + postgresTick + `
-FROM (SELECT * FROM due ORDER BY due_at, seq) AS d`
+SELECT d.topic, floor.position + row_number() OVER (ORDER BY d.due_at, d.seq), d.partition, d.key, d.id, d.metadata, d.payload, ` + postgresTick + `
+FROM floor, due AS d`
 
 func (*postgres) heads(topics []string) (string, []any) {
 	return "SELECT t.topic, (SELECT max(position) FROM millrace_events AS e WHERE e.topic = t.topic) FROM unnest(?::text[]) AS t(topic)", []any{topics}

@@ -6,12 +6,21 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
 var errReadOnly = errors.New("the server takes no writes: it is a replica, or set to read only; connect to the primary")
 
+// notProvisionedError is its text.
+type notProvisionedError string
+
+func (e notProvisionedError) Error() string { return string(e) }
+func (notProvisionedError) Unwrap() error   { return driver.ErrNotProvisioned }
+func (notProvisionedError) Permanent() bool { return true }
+
 func errNoTables(d Dialect) error {
-	return fmt.Errorf("the database lacks the tables of a bus, and provisioning is off: create them with the statements of sqlbus.Schema(%q), or open it once with provisioning", string(d))
+	return notProvisionedError(fmt.Sprintf("the database lacks the tables of a bus, and provisioning is off: create them with the statements of sqlbus.Schema(%q), or open it once with provisioning", string(d)))
 }
 
 func postgresCode(err error) string {
@@ -38,6 +47,8 @@ func (*postgres) verdict(err error) verdict {
 	case strings.HasPrefix(code, "40"), // serialization, deadlock
 		strings.HasPrefix(code, "53") && code != "53100",                   // out of connections or memory, but not of disk
 		strings.HasPrefix(code, "08"),                                      // a pooler that lost the server
+		code == "22012",                                                    // see postgresFloor
+		code == "25006",                                                    // a switch-over
 		code == "55P03", code == "57014", code == "25P03", code == "25P04": // timeouts
 		return conflict
 	}

@@ -38,7 +38,7 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	if err := driver.CheckTopic(topic); err != nil {
 		return err
 	}
-	if err := check(topic, messages, b.cfg.MaxPayload); err != nil {
+	if err := check(topic, messages, b.cfg.MaxPayload, b.store.maxRow); err != nil {
 		return err
 	}
 	if err := b.enter(); err != nil {
@@ -62,12 +62,14 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 }
 
 // check refuses a batch of which any message can't be taken, before any is.
-func check(topic string, messages []*message.Message, limit int) error {
+func check(topic string, messages []*message.Message, limit, maxRow int) error {
 	var errs []error
 	for i, m := range messages {
 		_, err := driver.Due(m)
 		if size := len(m.Payload); size > limit {
 			err = driver.TooLarge(topic, m.UUID, size, limit)
+		} else if size := rowSize(m); maxRow > 0 && size > maxRow {
+			err = driver.Permanent(fmt.Errorf("topic %q: event %s: %w: %d bytes with its metadata, the server's max_allowed_packet leaves room for %d", topic, m.UUID, driver.ErrTooLarge, size, maxRow))
 		}
 		if err != nil {
 			if errs == nil {
@@ -88,6 +90,16 @@ func check(topic string, messages []*message.Message, limit int) error {
 		return nil
 	}
 	return &driver.BatchError{Topic: topic, Errs: errs}
+}
+
+// rowSize is at least that of the row that m becomes.
+func rowSize(m *message.Message) int {
+	const each = 32 // of what surrounds names and values
+	size := len(m.Payload) + len(m.UUID) + len(driver.Key(m))
+	for name, value := range m.Metadata {
+		size += len(name) + len(value) + each
+	}
+	return size
 }
 
 // rows copies nothing: the caller waits until they are written.

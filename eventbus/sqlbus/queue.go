@@ -28,8 +28,7 @@ type op struct {
 
 	// under queue.mu
 	abandoned bool
-	alone     bool  // failed in company: must not fail its neighbours again
-	last      error // of an attempt that is to be repeated
+	alone     bool // failed in company: must not fail its neighbours again
 }
 
 // queue holds the ops that are not in a transaction.

@@ -140,7 +140,7 @@ func TestTablesCreatedAhead(t *testing.T) {
 	onServers(t, func(t *testing.T, rawURL string) {
 		db := rawDB(t, rawURL)
 		defer db.Close()
-		dialect, grant := Postgres, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}"
+		dialect, grant := Postgres, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}"
 		if strings.HasPrefix(rawURL, "mysql") {
 			dialect, grant = MySQL, "GRANT SELECT, INSERT, UPDATE, DELETE ON millrace_events TO {user}"
 		}
@@ -176,7 +176,11 @@ func TestReadOnlyServersAreRefused(t *testing.T) {
 		require.ErrorContains(t, err, "the server takes no writes")
 		cutAll(t, db, rawURL)
 		eventually(t, "new connections are read-only", func() bool {
-			err := b.Publish("t", msg("k", 1))
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			m := msg("k", 1)
+			m.SetContext(ctx)
+			err := b.Publish("t", m)
 			return err != nil && strings.Contains(err.Error(), "the server takes no writes")
 		})
 	})

@@ -22,9 +22,9 @@ func stall(t *testing.T, b *Broker, topic, key, payload string) (commit func()) 
 	conn, err := s.db.Conn(t.Context())
 	require.NoError(t, err)
 	rows, _, _ := b.rows([]*message.Message{msg(key, payload)})
-	query, args := s.flavour.insert(topic, "", "", rows, false)
 	_, err = conn.ExecContext(t.Context(), s.flavour.begin())
 	require.NoError(t, err)
+	query, args := s.flavour.insert(topic, "", "", rows, false)
 	_, err = conn.ExecContext(t.Context(), query, args...)
 	require.NoError(t, err)
 	return func() {
@@ -127,14 +127,14 @@ func TestABatchThatIsSettledStaysSettled(t *testing.T) {
 		late, settled := make(chan error, 1), make(chan error, 1)
 		lost := errors.New("the answer got lost")
 		go func() {
-			query, args := s.flavour.insert("t", "batch", "", rows, true)
 			late <- s.onConnection(patience, func(ctx context.Context, conn *sql.Conn) error {
+				query, args := s.flavour.insert("t", "batch", "", rows, true)
 				_, err := conn.ExecContext(ctx, query, args...)
 				return err
 			})
 		}()
 		silent(t, late, 100*time.Millisecond)
-		go func() { settled <- s.settle("batch", lost) }()
+		go func() { settled <- s.settle("batch", lost, func(error) {}) }()
 		<-time.After(100 * time.Millisecond) // either may be first
 		commit()
 		lateErr, settledErr := receive(t, late), receive(t, settled)
@@ -145,6 +145,6 @@ func TestABatchThatIsSettledStaysSettled(t *testing.T) {
 			want = 2
 		}
 		require.Equal(t, want, count(t, b, "SELECT count(*) FROM millrace_events"))
-		require.Equal(t, settledErr, s.settle("batch", lost), "the answer is the same when asked again")
+		require.Equal(t, settledErr, s.settle("batch", lost, func(error) {}), "the answer is the same when asked again")
 	})
 }

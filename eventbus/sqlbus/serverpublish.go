@@ -13,13 +13,25 @@ func (s *server) publish(ctx context.Context, topic string, rows []row, size int
 	for i := range rows { // the caller may leave while they are on their way
 		rows[i].payload = bytes.Clone(rows[i].payload)
 	}
-	l := s.lane("topic "+topic, func(l *lane, batch []*op) error { return l.commitEvents(topic, batch) })
-	if err := l.do(ctx, &op{rows: rows, size: size}); err != nil {
+	commit := func(l *lane, batch []*op) error { return l.commitEvents(topic, batch) }
+	if err := s.submit(ctx, "topic "+topic, commit, &op{rows: rows, size: size}); err != nil {
 		return err
 	}
 	s.flavour.published(topic)
 	return nil
 }
+
+// takeSlot is undone by freeSlot. It fails once the server is closed.
+func (s *server) takeSlot() error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-s.open.Done():
+		return &unsentError{context.Cause(s.open)}
+	}
+}
+
+func (s *server) freeSlot() { <-s.slots }
 
 // commitEvents writes the rows of a batch in one transaction. A commit of which
 // the answer is missing is looked up, so that nothing is written twice and an
@@ -31,8 +43,10 @@ func (l *lane) commitEvents(topic string, batch []*op) error {
 		size += o.size
 	}
 	s := l.server
-	s.slots <- struct{}{}
-	defer func() { <-s.slots }()
+	if err := s.takeSlot(); err != nil {
+		return err
+	}
+	defer s.freeSlot()
 	timeout := statementTimeout + time.Duration(size>>20)*time.Second
 	chunks := s.chunks(rows)
 	id := s.batch()
@@ -47,7 +61,7 @@ func (l *lane) commitEvents(topic string, batch []*op) error {
 	}
 	var unsent *unsentError
 	if err != nil && s.flavour.verdict(err) == lost && !errors.As(err, &unsent) {
-		err = s.settle(id, err)
+		err = s.settle(id, err, l.failed)
 	}
 	if err == nil {
 		l.written = id
@@ -63,7 +77,7 @@ func (s *server) chunks(rows []row) (all [][]row) {
 	for len(rows) > 0 {
 		n, size := 0, 0
 		for n < len(rows) && n < maxChunkRows {
-			if size += rows[n].size(); n > 0 && size > s.flavour.maxBytes() {
+			if size += rows[n].size() + rowOverhead; n > 0 && size > s.flavour.maxBytes() {
 				break
 			}
 			n++
@@ -76,6 +90,9 @@ func (s *server) chunks(rows []row) (all [][]row) {
 
 // maxChunkRows keeps a MySQL statement of rows within its limits.
 const maxChunkRows = 5000
+
+// rowOverhead is for what a statement holds of a row beside its bytes.
+const rowOverhead = 512
 
 func (r *row) size() int { return len(r.key) + len(r.id) + len(r.metadata) + len(r.payload) }
 
@@ -107,8 +124,8 @@ func (s *server) prepareTopic(topic string) error {
 
 // settle finds out whether the batch was committed, and if not sees to it that
 // it never will be, by taking its id. It returns nil if it was, and cause if
-// not; it ends with close at the latest.
-func (s *server) settle(id string, cause error) error {
+// not; it ends with close at the latest. It tells failed why it has not ended yet.
+func (s *server) settle(id string, cause error, failed func(error)) error {
 	for pause := minLaneWait; ; pause = min(2*pause, maxLaneWait) {
 		err := s.inTransaction(statementTimeout, func(tx *session) error {
 			_, err := tx.exec("INSERT INTO millrace_batches (id, written_at, fence) VALUES (?, {now}, 1)", id)
@@ -120,6 +137,7 @@ func (s *server) settle(id string, cause error) error {
 		case s.flavour.duplicate(err):
 			return s.wasWritten(id, cause)
 		}
+		failed(err)
 		if !wait(s.open, nil, jitter(pause)) {
 			return fmt.Errorf("%w: %w", errUnknown, cause)
 		}

@@ -31,9 +31,10 @@ var metaRows = fmt.Sprintf("INSERT INTO millrace_meta (name, value) VALUES ('sch
 
 // The tables are those of SQLite but for what follows. Columns that may hold any
 // bytes are binary. Positions count per topic, and are handed out under a lock
-// of the topic that is held until the commit: in PostgreSQL an advisory lock and
-// a sequence, since a row that is updated all the time collects dead versions
-// while a long transaction runs elsewhere; in MySQL a row of millrace_topics.
+// of the topic that is held until the commit: in PostgreSQL an advisory lock,
+// since a row that is updated all the time collects dead versions while a long
+// transaction runs elsewhere; in MySQL a row of millrace_topics. Nothing uses
+// millrace_positions any more: a sequence goes back with its server.
 // millrace_batches remembers the last transaction of every publisher, to tell
 // what became of it when the connection broke.
 var postgresSchema = []string{

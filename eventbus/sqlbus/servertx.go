@@ -19,6 +19,15 @@ func (l *lane) transact(batch []*op) error {
 	})
 }
 
+// transactInSlot is for what may wait for the lock of a topic.
+func (l *lane) transactInSlot(batch []*op) error {
+	if err := l.server.takeSlot(); err != nil {
+		return err
+	}
+	defer l.server.freeSlot()
+	return l.transact(batch)
+}
+
 func (s *server) inTransaction(timeout time.Duration, run func(*session) error) error {
 	return s.onConnection(timeout, func(ctx context.Context, conn *sql.Conn) error {
 		if _, err := conn.ExecContext(ctx, s.flavour.begin()); err != nil {

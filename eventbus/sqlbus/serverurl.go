@@ -14,6 +14,7 @@ import (
 const (
 	serverPoll     = 50 * time.Millisecond
 	connectTimeout = 5 * time.Second
+	networkTimeout = 15 * time.Second
 	// idleConnection is when a connection is closed that nobody uses, before a
 	// firewall forgets it.
 	idleConnection = 30 * time.Second

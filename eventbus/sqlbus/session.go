@@ -61,6 +61,14 @@ func (s *session) prepare(query string, args []any) (*prepared, []any, error) {
 	return p, args, nil
 }
 
+// within returns a session whose statements end with ctx. SQLite's are short.
+func (s *session) within(ctx context.Context) *session {
+	if s.dialect.prepares {
+		return s
+	}
+	return &session{dialect: s.dialect, on: s.on, ctx: ctx, timeout: s.timeout}
+}
+
 func (s *session) limited() (context.Context, context.CancelFunc) {
 	if s.timeout == 0 {
 		return s.ctx, func() {}

@@ -1,7 +1,6 @@
 package sqlbus
 
 import (
-	"errors"
 	"fmt"
 )
 
@@ -43,7 +42,7 @@ func (f *file) provision(allowed bool) error {
 		return err
 	}
 	if !allowed {
-		return errors.New("the file lacks the tables of a bus, and provisioning is off: create them by opening it once with provisioning")
+		return notProvisionedError("the file lacks the tables of a bus, and provisioning is off: create them by opening it once with provisioning")
 	}
 	for _, statement := range schema {
 		if _, err := f.writeConn.ExecContext(background, statement); err != nil {

@@ -16,14 +16,18 @@
 // On PostgreSQL, publishing takes the lock of the topic, which is held until the
 // transaction ends. So a transaction that goes on for long afterwards makes all
 // other publishers of the topic wait that long: publish last, or use an outbox.
+// A statement that waited for that lock fails with a division by zero if the
+// server's clock was set back meanwhile: try again.
 // Consumers of the bus find out by polling, within a quarter of a second.
 //
 // On MySQL one statement can't both take positions and insert, so events go to
 // the table of those that are due, from where any process that has a bus open on
-// the database moves them into the log: in order of their statements within a
-// transaction, transactions in order of commit. That takes up to a tenth of a
-// second, in which an event published by the bus itself may overtake; while no
-// such process runs, it does not happen. No lock is held meanwhile.
+// the database moves them into the log. That takes up to a tenth of a second, in
+// which an event published by the bus itself may overtake; while no such process
+// runs, it does not happen. What is committed when it looks, it moves in order of
+// the statements. So events of transactions that don't overlap are in order, and
+// those of one transaction; of transactions that overlap, the one that commits
+// first may come second. No lock is held meanwhile.
 //
 // # Subscribing
 //

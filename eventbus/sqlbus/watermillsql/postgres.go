@@ -23,6 +23,11 @@ var _ sql.SchemaAdapter = PostgresSchema{}
 const (
 	postgresLock = "SELECT 1 FROM pg_advisory_xact_lock(1835625580, hashtext($1))"
 	postgresTick = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+	// postgresFloor is what positions follow: the clock, since the statement does
+	// not see what was committed while it waited for the lock. Whoever held it
+	// before gave fewer positions than microseconds have passed. The division fails
+	// if the clock was set back since the statement began.
+	postgresFloor = "floor AS MATERIALIZED (SELECT greatest((SELECT max(position) FROM millrace_events WHERE topic = $1), " + postgresTick + ") / (clock_timestamp() >= statement_timestamp())::integer AS position FROM locked)"
 )
 
 // InsertQuery implements sql.SchemaAdapter.
@@ -46,10 +51,10 @@ func (PostgresSchema) InsertQuery(topic string, messages message.Messages) (sql.
 	const columns = "(due, hash, key, id, metadata, payload, n)"
 	var ctes, statements []string
 	if len(now) > 0 {
-		ctes = append(ctes, "locked AS MATERIALIZED ("+postgresLock+")")
+		ctes = append(ctes, "locked AS MATERIALIZED ("+postgresLock+")", postgresFloor)
 		statements = append(statements, `INSERT INTO millrace_events (topic, position, partition, key, id, metadata, payload, published_at)
-SELECT $1, nextval('millrace_positions'), r.hash % `+partitions+`, r.key, r.id, r.metadata, r.payload, `+postgresTick+`
-FROM (SELECT e.* FROM locked, (VALUES `+strings.Join(now, ", ")+`) AS e`+columns+` ORDER BY e.n) AS r`)
+SELECT $1, floor.position + 1 + e.n, e.hash % `+partitions+`, e.key, e.id, e.metadata, e.payload, `+postgresTick+`
+FROM floor, (VALUES `+strings.Join(now, ", ")+`) AS e`+columns)
 	}
 	if len(later) > 0 {
 		statements = append(statements, `INSERT INTO millrace_due (due_at, topic, partition, key, id, metadata, payload)

@@ -178,6 +178,48 @@ func TestWatermillPublishesInATransaction(t *testing.T) {
 	})
 }
 
+// A statement that waits for the lock of a topic sees nothing of what is
+// committed meanwhile, and one after a failover nothing of what was lost.
+func TestWatermillPublishesBehindWhatItDoesNotSee(t *testing.T) {
+	onServers(t, func(t *testing.T, s shared) {
+		got := consume(t, s.bus, "t", "g")
+		publisher := func(to wsql.ContextExecutor) *wsql.Publisher {
+			p, err := wsql.NewPublisher(to, wsql.PublisherConfig{SchemaAdapter: s.schema}, nil)
+			require.NoError(t, err)
+			return p
+		}
+		p := publisher(s.db)
+		require.NoError(t, p.Publish("t", event("before", "k")))
+		require.Equal(t, "before", receive(t, got).Message.UUID)
+		tx, err := s.db.Begin()
+		require.NoError(t, err)
+		require.NoError(t, publisher(tx).Publish("t", event("first", "a"), event("with it", "a")))
+		published := make(chan error, 1)
+		go func() { published <- p.Publish("t", event("second", "b")) }()
+		if _, postgres := s.schema.(watermillsql.PostgresSchema); postgres {
+			require.Eventually(t, func() bool {
+				var waiting bool
+				require.NoError(t, s.db.QueryRow("SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory')").Scan(&waiting))
+				return waiting
+			}, patience, 5*time.Millisecond)
+		}
+		require.NoError(t, tx.Commit())
+		require.NoError(t, receive(t, published))
+		seen := map[string]int64{}
+		for len(seen) < 3 {
+			d := receive(t, got)
+			seen[d.Message.UUID] = d.Position.Offset
+		}
+		if _, postgres := s.schema.(watermillsql.PostgresSchema); postgres {
+			require.Greater(t, seen["second"], seen["with it"])
+			_, err = s.db.Exec("DELETE FROM millrace_events")
+			require.NoError(t, err)
+		}
+		require.NoError(t, p.Publish("t", event("after", "b")))
+		require.Equal(t, "after", receive(t, got).Message.UUID)
+	})
+}
+
 func TestWatermillSubscribesToTheBus(t *testing.T) {
 	onServers(t, func(t *testing.T, s shared) {
 		var want []string
