@@ -16,6 +16,10 @@ const maxAttempts = 10000 // remembered
 func (a *attempts) note(id string, next int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if next <= 1 { // as of any other
+		delete(a.next, id)
+		return
+	}
 	if a.next == nil {
 		a.next = map[string]int{}
 	}

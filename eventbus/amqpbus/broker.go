@@ -13,39 +13,42 @@ import (
 type Broker struct {
 	cfg Config
 
-	// Two connections, because RabbitMQ makes one that publishes too fast wait,
-	// and acknowledgements with it.
-	publishing, consuming *link
+	// RabbitMQ makes a connection that publishes wait while it is low on memory or
+	// disk, and any that publishes too fast. Acknowledgements must not wait with
+	// it, nor what members say behind events.
+	publishing, consuming, speaking *link
 
 	open  context.Context // ends with Close
 	close context.CancelFunc
 
-	calls    sync.WaitGroup // of short calls; added to under mu while open
+	calls    sync.WaitGroup // of short calls; added to under mu while open, or by a running consumer
 	shutdown sync.Once
 
 	mu        sync.Mutex
 	pipes     map[string]*pipe // by topic
 	consumers int              // running
 
-	creating sync.Mutex // one group at a time: the lock on the broker is this client's
+	creating chan struct{} // holds one while a group is created: the lock on the broker is this client's
 }
 
 var _ driver.Broker = (*Broker)(nil)
 
 // Open connects to a RabbitMQ. It reports every invalid field of c, and why none
 // of the hosts lets this client in. ctx bounds the opening only; it fails within
-// about ten seconds a host in any case. The caller closes the Broker.
+// ten seconds in any case. The caller closes the Broker.
 func Open(ctx context.Context, c Config) (*Broker, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: c, pipes: map[string]*pipe{}}
+	b := &Broker{cfg: c, pipes: map[string]*pipe{}, creating: make(chan struct{}, 1)}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
 	s, err := b.cfg.dial(ctx, "publishing")
 	if err != nil {
 		return nil, fmt.Errorf("amqpbus: open %w", err)
 	}
-	b.publishing, b.consuming = newLink(&b.cfg, "publishing"), newLink(&b.cfg, "consuming")
+	b.publishing, b.consuming, b.speaking = newLink(&b.cfg, "publishing"), newLink(&b.cfg, "consuming"), newLink(&b.cfg, "members")
 	b.open, b.close = context.WithCancel(context.Background())
 	b.publishing.adopt(s)
 	return b, nil
@@ -120,6 +123,21 @@ func (b *Broker) retry(ctx context.Context, f func(context.Context, *session) er
 	}
 }
 
+// within runs f until ctx ends or for answerTimeout. After that f may go on for
+// as long as its connection does not answer. Only for running consumers.
+func (b *Broker) within(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	ended := make(chan error, 1)
+	b.calls.Go(func() { ended <- f() })
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // attach begins the run of a consumer; detach ends it.
 func (b *Broker) attach() error {
 	b.mu.Lock()
@@ -164,6 +182,7 @@ func (b *Broker) Close() error {
 
 func (b *Broker) release() {
 	b.shutdown.Do(func() {
+		b.speaking.close()
 		b.consuming.close()
 		b.calls.Wait()
 	})

@@ -148,13 +148,17 @@ func (c Config) validate() error {
 	check(c.Prefetch >= 1 && c.Prefetch <= maxPrefetch, "Prefetch must be from 1 to %d, got %d", maxPrefetch, c.Prefetch)
 	check(c.MaxPayload >= 1 && c.MaxPayload <= maxMaxPayload, "MaxPayload must be from 1 to %d, got %d", maxMaxPayload, c.MaxPayload)
 	check(len(c.Name) <= maxName, "Name must have up to %d bytes, got %d", maxName, len(c.Name))
-	check(!c.External || c.TLS != nil, "External needs TLS with a client certificate")
+	check(!c.External || hasCertificate(c.TLS), "External needs TLS with a client certificate")
 	within("Retention", c.Retention, minRetention, maxRetention)
 	within("PublishTimeout", c.PublishTimeout, minPublishTimeout, maxPublishTimeout)
 	within("RevokeTimeout", c.RevokeTimeout, minRevokeTimeout, maxRevokeTimeout)
 	within("Heartbeat", c.Heartbeat, minHeartbeat, maxHeartbeat)
 	check(c.Heartbeat%time.Second == 0, "Heartbeat must be whole seconds, got %v", c.Heartbeat)
 	return errors.Join(errs...)
+}
+
+func hasCertificate(c *tls.Config) bool {
+	return c != nil && (len(c.Certificates) > 0 || c.GetClientCertificate != nil)
 }
 
 // tlsFiles are the tls_ parameters of a URL.

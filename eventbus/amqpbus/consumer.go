@@ -24,6 +24,8 @@ type consumer struct {
 	work  *dispatch.Dispatcher[*record]
 	tried attempts
 
+	claiming atomic.Bool // a claimLate is running
+
 	warned atomic.Int64 // when, in nanoseconds since epoch
 	epoch  time.Time
 

@@ -13,8 +13,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// dialTimeout bounds the making of one connection, handshakes included.
-const dialTimeout = 8 * time.Second
+// dialTimeout bounds the making of one connection, handshakes included, and
+// openTimeout that of the first, whatever the number of hosts.
+const dialTimeout, openTimeout = 8 * time.Second, 10 * time.Second
 
 // session is one connection to the broker.
 type session struct {
@@ -29,8 +30,8 @@ type session struct {
 // dial connects to the first host that answers, beginning with any.
 func (c *Config) dial(ctx context.Context, purpose string) (*session, error) {
 	var errs []error
-	for _, i := range rand.Perm(len(c.Hosts)) {
-		s, err := c.dialHost(ctx, c.Hosts[i], purpose)
+	for n, i := range rand.Perm(len(c.Hosts)) {
+		s, err := c.dialHost(ctx, c.Hosts[i], purpose, timeFor(ctx, len(c.Hosts)-n))
 		if err == nil {
 			return s, nil
 		}
@@ -42,12 +43,22 @@ func (c *Config) dial(ctx context.Context, purpose string) (*session, error) {
 	return nil, errors.Join(errs...)
 }
 
-func (c *Config) dialHost(ctx context.Context, host, purpose string) (*session, error) {
+// timeFor is what the next of some hosts may take, so that a silent one leaves
+// time for the others.
+func timeFor(ctx context.Context, hosts int) time.Duration {
+	end, bounded := ctx.Deadline()
+	if !bounded {
+		return dialTimeout
+	}
+	return min(dialTimeout, time.Until(end)/time.Duration(hosts))
+}
+
+func (c *Config) dialHost(ctx context.Context, host, purpose string, timeout time.Duration) (*session, error) {
 	address, err := hostPort(host, c.TLS != nil)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -162,13 +173,15 @@ func (s *session) alive() bool {
 	}
 }
 
-// answerTimeout bounds the closing of a channel. It may be stuck on a queue that
-// is not available.
+// answerTimeout bounds what need not take long: the closing of a channel, say. It
+// may be stuck on a queue that is not available.
 const answerTimeout = 10 * time.Second
 
 // guard ends the connection unless it is called off in time.
-func (s *session) guard() (callOff func() bool) {
-	return time.AfterFunc(answerTimeout, func() { _ = s.wire.Close() }).Stop
+func (s *session) guard() (callOff func() bool) { return s.guardFor(answerTimeout) }
+
+func (s *session) guardFor(d time.Duration) (callOff func() bool) {
+	return time.AfterFunc(d, func() { _ = s.wire.Close() }).Stop
 }
 
 // close ends the connection in an orderly way if the broker answers within a

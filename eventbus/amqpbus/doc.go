@@ -13,7 +13,8 @@
 // queues, queue_type, prefetch, max_payload, retention, publish_timeout,
 // revoke_timeout, heartbeat and connection_name; provision=false is NoProvision.
 // With amqps: there are also tls_ca, tls_cert, tls_key, tls_server_name, and
-// sasl=external for a login by certificate.
+// sasl: plain, the default, for a login by password, or external for one by
+// certificate. A URL with a user has a password, too, except with the latter.
 //
 // # Delivery
 //
@@ -60,8 +61,7 @@
 // leaves is noticed at once, and a queue moves as soon as its running handlers
 // have returned. What a killed member read is taken over within six seconds; if
 // its machine is gone, after the broker has noticed by two missing heartbeats. The
-// number and type of queues are fixed
-// when the group is created; members that are configured otherwise are refused.
+// number and type of queues are fixed when the group is created; members that are configured otherwise are refused.
 //
 // # Redelivery
 //
@@ -85,7 +85,13 @@
 // to up to about 2000 topics a minute, and reads about 2000 queues. A topic whose
 // queues don't confirm, for want of a majority, holds up no other topic; while
 // the broker has blocked publishers, for want of memory or disk, Publish waits
-// until its context or PublishTimeout ends.
+// until its context or PublishTimeout ends, and consumers go on with what there
+// is; members don't hear of each other then, so each stands by for every queue of
+// its group, of which the broker serves one member.
+//
+// A Broker has up to three connections: one that publishes events, and with
+// consumers one that reads and acknowledges and one by which members of groups
+// hear of each other.
 //
 // # Durability
 //
@@ -108,7 +114,8 @@
 // Where that would be longer than RabbitMQ's 255 bytes, a part is replaced by a
 // hash. Each running consumer has an exclusive queue with a name by the broker
 // (amq.gen-...), and creating a group takes the exclusive queue <topic>:lock for a
-// moment, and <topic>:<group>:new if its queues are quorum queues.
+// moment, and <topic>:<group>:new if its queues are quorum queues. So does the
+// queue of unclaimed events take <topic>:unclaimed:new.
 //
 // With provision=false nothing of that is created, except for the queues of
 // running consumers: a client that may create calls [Broker.Provision] first.

@@ -113,6 +113,17 @@ func explainDeclare(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
+// explainRefusal is about one event, of which the broker closed the channel.
+func explainRefusal(why *amqp.Error) error {
+	switch {
+	case why.Code == amqp.AccessRefused:
+		return driver.Permanent(fmt.Errorf("this user may not publish to it: %w", why))
+	case why.Code == amqp.PreconditionFailed && strings.Contains(why.Reason, "message size"):
+		return driver.Permanent(fmt.Errorf("%w for the broker's max_message_size: %w", driver.ErrTooLarge, why))
+	}
+	return driver.Permanent(fmt.Errorf("the broker does not take it: %w", why))
+}
+
 // explainGroup is explainDeclare for the exchange that tells how a group is made.
 func (n groupNames) explainGroup(err error) error {
 	if !isCode(err, amqp.PreconditionFailed) || !strings.Contains(err.Error(), "alternate-exchange") {
@@ -122,8 +133,13 @@ func (n groupNames) explainGroup(err error) error {
 	if current == nil {
 		return explainDeclare(fmt.Sprintf("exchange %q", n.base), err)
 	}
-	return driver.Permanent(fmt.Errorf("the group was created with other queues: it has %s, this is configured for %s; use the same queues and queue_type, or remove the group first: %w",
-		madeOf(current[1]), madeOf(n.alternate), err))
+	return driver.Permanent(fmt.Errorf("%w: %w", n.madeOtherwise(current[1]), err))
+}
+
+// madeOtherwise is the error about a group with another alternate exchange.
+func (n groupNames) madeOtherwise(alternate string) error {
+	return driver.Permanent(fmt.Errorf("the group was created with other queues: it has %s, this is configured for %s; use the same queues and queue_type, or remove the group first",
+		madeOf(alternate), madeOf(n.alternate)))
 }
 
 // madeOf reads the name of an alternate exchange: "4 quorum queues".

@@ -128,6 +128,9 @@ func (in *intake) read(deliveries <-chan amqp.Delivery, t *tally) bool {
 			}
 			_ = in.lane.Add(context.Background(), r.key, int64(r.tag), attempt, r) // nobody revokes it but this goroutine
 		case <-in.giveUp.Done():
+			if !in.s.alive() {
+				return false // nothing can be acknowledged
+			}
 			in.drain()
 			halt()
 			_, _ = t.flush(true) // if the channel is gone, they come again
@@ -143,8 +146,15 @@ func (in *intake) drain() {
 	if !in.patient {
 		ctx, cancel = context.WithTimeout(ctx, in.c.b.cfg.RevokeTimeout)
 		defer cancel()
+		go func() {
+			select {
+			case <-in.s.gone: // the queue has moved
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
 	}
-	if err := in.lane.Revoke(ctx); err != nil {
+	if err := in.lane.Revoke(ctx); err != nil && in.s.alive() {
 		in.c.log.Warn("amqpbus: a queue moves to another member under a handler that still runs, its event will be handled again",
 			"queue", in.c.names.queues[in.queue], "waited", in.c.b.cfg.RevokeTimeout)
 	}

@@ -11,6 +11,10 @@ import (
 // member's share, and begins again whenever the connection is lost.
 func (c *consumer) keep(ctx context.Context) {
 	m := newMembership(c.names.members)
+	speaking, mute := context.WithCancel(context.Background())
+	defer mute()
+	c.b.calls.Go(func() { m.speak(speaking, c.b.speaking) })
+	defer m.hush()
 	for ctx.Err() == nil {
 		s, err := c.b.consuming.get(ctx)
 		if err != nil {
@@ -18,6 +22,9 @@ func (c *consumer) keep(ctx context.Context) {
 		}
 		c.join(s, m)
 		c.serve(ctx, s, m)
+		if ctx.Err() != nil {
+			m.say(saysBye)
+		}
 		m.leave()
 	}
 	c.giveUpAll(true)
@@ -63,7 +70,7 @@ func (c *consumer) serve(ctx context.Context, s *session, m *membership) {
 			claim.Reset(nextClaim)
 			nextClaim = min(2*nextClaim, maxClaim)
 		case in := <-c.ended:
-			if pause = c.noteEnd(s, in, pause); pause > 0 {
+			if pause = c.noteEnd(ctx, s, in, pause); pause > 0 {
 				look.Reset(jitter(pause))
 				nextClaim = firstClaim
 				claim.Reset(firstClaim) // the group may just have been made again
@@ -97,23 +104,25 @@ func (c *consumer) share(s *session, m *membership) {
 
 // noteEnd takes an intake out that has ended and returns how long to wait before
 // its queue is looked at again.
-func (c *consumer) noteEnd(s *session, in *intake, pause time.Duration) time.Duration {
+func (c *consumer) noteEnd(ctx context.Context, s *session, in *intake, pause time.Duration) time.Duration {
 	delete(c.intakes, in.queue)
 	if in.err == nil || !s.alive() {
 		return 0
 	}
 	c.complain("a queue can't be read", in.err)
 	if isCode(in.err, amqp.NotFound) && !c.b.cfg.NoProvision {
-		if err := s.declareGroup(c.names, c.b.cfg.QueueType); err != nil {
-			c.complain("the queues of the group can't be created again", err)
-		} else if err := c.bind(s); err != nil {
-			c.complain("the group can't be bound to its topic again", err)
+		if err := c.b.within(ctx, func() error { return c.mend(s) }); err != nil && ctx.Err() == nil {
+			c.complain("the group can't be created again", err)
 		}
 	}
 	return min(2*pause, maxBackoff)
 }
 
-func (c *consumer) bind(s *session) error {
+// mend makes what is missing of the group.
+func (c *consumer) mend(s *session) error {
+	if err := s.declareGroup(c.names, c.b.cfg.QueueType); err != nil {
+		return err
+	}
 	return s.do(func(ch *amqp.Channel) error {
 		if err := declareTopic(ch, c.names.topic); err != nil {
 			return err
@@ -137,12 +146,16 @@ func (c *consumer) giveUpAll(patient bool) {
 }
 
 // claimLate lets one member of the group look for events that came too late to
-// be handed to it when it was created.
+// be handed to it when it was created. That can take long, and nothing waits for
+// it.
 func (c *consumer) claimLate(ctx context.Context, s *session, m *membership) {
-	if c.b.cfg.NoProvision || !m.first() {
+	if c.b.cfg.NoProvision || !m.first() || !c.claiming.CompareAndSwap(false, true) {
 		return
 	}
-	if err := c.b.claimLate(ctx, s, c.names); err != nil && s.alive() && ctx.Err() == nil {
-		c.complain("events that no group had claimed can't be taken over", err)
-	}
+	c.b.calls.Go(func() {
+		defer c.claiming.Store(false)
+		if err := c.b.claimLate(ctx, s, c.names); err != nil && s.alive() && ctx.Err() == nil {
+			c.complain("events that no group had claimed can't be taken over", err)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package amqpbus
 
 import (
+	"context"
 	"hash/fnv"
 	"maps"
 	"slices"
@@ -30,10 +31,15 @@ type membership struct {
 	ch       *amqp.Channel // nil while nobody can be heard
 	heard    <-chan amqp.Delivery
 	seen     map[string]time.Time // the others
+	words    chan string          // to be said
+	said     chan struct{}        // closed when all are
 }
 
 func newMembership(exchange string) *membership {
-	return &membership{id: watermill.NewShortUUID(), exchange: exchange, seen: map[string]time.Time{}}
+	return &membership{
+		id: watermill.NewShortUUID(), exchange: exchange, seen: map[string]time.Time{},
+		words: make(chan string, 16), said: make(chan struct{}),
+	}
 }
 
 // join makes this member known. After an error it hears nobody.
@@ -67,17 +73,70 @@ func (m *membership) listen(ch *amqp.Channel) error {
 	return err
 }
 
-// say needs no confirm: it is said again soon.
+// say never waits. A word that is lost is said again soon.
 func (m *membership) say(word string) {
-	if m.ch != nil {
-		_ = m.ch.Publish(m.exchange, "", false, false, amqp.Publishing{Body: []byte(word + " " + m.id)})
+	if m.ch == nil {
+		return
+	}
+	select {
+	case m.words <- word:
+	default:
+	}
+}
+
+// speak publishes what is said until hush. It gets stuck, alone, while the broker
+// takes no publishes: members then lose sight of each other, and each stands by
+// for all queues.
+func (m *membership) speak(ctx context.Context, l *link) {
+	defer close(m.said)
+	var s *session
+	var ch *amqp.Channel
+	for word := range m.words {
+		if ch == nil || ch.IsClosed() {
+			if s, ch = voice(ctx, l); ch == nil {
+				continue
+			}
+		}
+		if s.blocked.Load() == nil {
+			_ = ch.Publish(m.exchange, "", false, false, amqp.Publishing{Body: []byte(word + " " + m.id)})
+		}
+	}
+	if ch != nil {
+		defer s.guard()()
+		_ = ch.Close() // answered after all is said
+	}
+}
+
+func voice(ctx context.Context, l *link) (*session, *amqp.Channel) {
+	s, err := l.get(ctx)
+	if err != nil {
+		return nil, nil
+	}
+	defer s.guard()()
+	ch, err := s.conn.Channel()
+	if err != nil {
+		return nil, nil
+	}
+	return s, ch
+}
+
+// lastWords is how long a member that leaves waits until it has said so.
+const lastWords = time.Second
+
+// hush ends speak once all is said, if that does not take long.
+func (m *membership) hush() {
+	close(m.words)
+	timer := time.NewTimer(lastWords)
+	defer timer.Stop()
+	select {
+	case <-m.said:
+	case <-timer.C:
 	}
 }
 
 // leave is also for when the channel is lost.
 func (m *membership) leave() {
 	if m.ch != nil {
-		m.say(saysBye)
 		_ = m.ch.Close()
 	}
 	m.ch, m.heard = nil, nil

@@ -76,6 +76,17 @@ func alternateName(base string, queues int, queueType string) string {
 	return fmt.Sprintf("%s:%d-%s", base, queues, queueType)
 }
 
+// alternatesOf returns what a group's alternate exchange can be called.
+func alternatesOf(base string) (names []string) {
+	for _, queues := range []int{1, 2, 4, 8, 16, 32} {
+		names = append(names, alternateName(base, queues, QuorumQueue), alternateName(base, queues, ClassicQueue))
+	}
+	return names
+}
+
+// newName is the queue by which quorum queues are made sure of.
+func newName(base string) string { return base + ":new" }
+
 // unclaimed is the queue that keeps events of a topic nobody has read yet.
 func unclaimed(topic string) string {
 	if len(topic) > 235 {

@@ -22,12 +22,14 @@ type pipe struct {
 
 	patience time.Duration // of the writer, for a confirm
 
-	mu      sync.Mutex
-	ended   bool
-	next    uint64      // order of the next event
-	waiting []*outgoing // not on their way
-	careful int         // that many are published one at a time
-	stuck   error       // why the topic can't be published to at the moment
+	mu        sync.Mutex
+	ended     bool
+	next      uint64      // order of the next event
+	waiting   []*outgoing // not on their way
+	returned  []*outgoing // by the broker, to be published to the unclaimed queue
+	abandoned int         // how many of those, at most, nobody waits for
+	careful   int         // that many are published one at a time
+	stuck     error       // why the topic can't be published to at the moment
 }
 
 // idleAfter is how long a topic's channel is kept for the next event.
@@ -113,18 +115,30 @@ func (p *pipe) end() bool {
 func (p *pipe) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.waiting) == 0
+	return len(p.waiting)+len(p.returned) == 0
 }
 
-// take returns the next event that somebody still waits for.
+// take returns the next event that somebody still waits for. What was published
+// before all others comes first.
 func (p *pipe) take() *outgoing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.waiting) > 0 {
-		o := p.waiting[0]
-		p.waiting[0] = nil
-		if p.waiting = p.waiting[1:]; len(p.waiting) == 0 {
-			p.waiting = nil
+	o := firstOf(&p.returned)
+	if o == nil {
+		o = firstOf(&p.waiting)
+	}
+	if o != nil {
+		o.call.errs[o.index] = errUnknown
+	}
+	return o
+}
+
+func firstOf(events *[]*outgoing) *outgoing {
+	for len(*events) > 0 {
+		o := (*events)[0]
+		(*events)[0] = nil
+		if *events = (*events)[1:]; len(*events) == 0 {
+			*events = nil
 		}
 		if !o.call.abandoned.Load() {
 			return o
@@ -133,15 +147,46 @@ func (p *pipe) take() *outgoing {
 	return nil
 }
 
+// takeBack keeps an event that is to go another way.
+func (p *pipe) takeBack(o *outgoing) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !o.call.abandoned.Load() {
+		p.returned = append(p.returned, o)
+	}
+}
+
+// abandon lets go of the events of c. They are looked for when there may be more
+// of their kind than others: each time would be slow.
+func (p *pipe) abandon(c *call) {
+	c.abandoned.Store(true)
+	p.abandoned += c.open
+	if 2*p.abandoned < len(p.waiting)+len(p.returned) {
+		return
+	}
+	p.waiting, p.returned = wanted(p.waiting), wanted(p.returned)
+	p.abandoned = 0
+}
+
+func wanted(events []*outgoing) []*outgoing {
+	events = slices.DeleteFunc(events, func(o *outgoing) bool { return o.call.abandoned.Load() })
+	if len(events) == 0 {
+		return nil
+	}
+	return events
+}
+
 // giveBack returns events whose channel is gone to where they were, so that
 // none overtakes another.
 func (p *pipe) giveBack(events []*outgoing) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	events = append(events, p.returned...)
+	p.returned = nil
 	for _, o := range events {
 		o.unclaimed = false // there may be a group by now
 	}
-	p.waiting = append(events, p.waiting...)
+	p.waiting = wanted(append(events, p.waiting...))
 	slices.SortFunc(p.waiting, func(a, b *outgoing) int { return cmp.Compare(a.order, b.order) })
 }
 

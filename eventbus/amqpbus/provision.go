@@ -73,17 +73,14 @@ func (s *session) removeGroup(n groupNames) error {
 		}
 	}
 	return s.do(func(ch *amqp.Channel) error {
-		exchanges := []string{n.base, n.members}
-		for _, queues := range []int{1, 2, 4, 8, 16, 32} {
-			exchanges = append(exchanges, alternateName(n.base, queues, QuorumQueue), alternateName(n.base, queues, ClassicQueue))
-		}
+		exchanges := append([]string{n.base, n.members}, alternatesOf(n.base)...)
 		exchanges = append(exchanges, n.oldest) // last: it says how the group began
 		for _, exchange := range exchanges {
 			if err := ch.ExchangeDelete(exchange, false, false); err != nil {
 				return err
 			}
 		}
-		for _, queue := range append(n.queues, n.base+":new") {
+		for _, queue := range append(n.queues, newName(n.base)) {
 			if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
 				return err
 			}
@@ -103,8 +100,12 @@ func (b *Broker) RemoveTopic(ctx context.Context, topic string) error {
 			if err := ch.ExchangeDelete(topic, false, false); err != nil {
 				return err
 			}
-			_, err := ch.QueueDelete(unclaimed(topic), false, false, false)
-			return err
+			for _, queue := range []string{unclaimed(topic), newName(unclaimed(topic))} {
+				if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	})
 	if err != nil {

@@ -35,7 +35,11 @@ type outgoing struct {
 	unclaimed bool // the broker had nowhere to put it
 }
 
-var errPending = errors.New("whether it was published is unknown")
+// Marks of events without an outcome.
+var (
+	errUnsent  = errors.New("it was not sent")
+	errUnknown = errors.New("whether it was published is unknown")
+)
 
 // Publish implements driver.Broker. If the connection is lost, what was not
 // confirmed is published again when it is back.
@@ -57,7 +61,7 @@ func (b *Broker) Publish(topic string, messages ...*message.Message) error {
 	c := &call{done: make(chan struct{}), open: len(events), errs: make([]error, len(events))}
 	for i := range events {
 		events[i].call, events[i].index = c, i
-		c.errs[i] = errPending
+		c.errs[i] = errUnsent
 	}
 	p, err := b.send(topic, events)
 	if err != nil {
@@ -87,15 +91,12 @@ func (b *Broker) await(ctx context.Context, p *pipe, c *call) error {
 func (p *pipe) outcome(c *call, messages []*message.Message, cause error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c.abandoned.Store(true)
+	p.abandon(c)
 	failed := 0
 	for i, err := range c.errs {
-		if err == errPending { //nolint:errorlint // it is a mark
-			c.errs[i] = cause
-		}
-		if c.errs[i] != nil {
+		if err != nil {
 			failed++
-			c.errs[i] = fmt.Errorf("amqpbus: topic %q: event %s was not published: %w", p.topic, messages[i].UUID, c.errs[i])
+			c.errs[i] = fmt.Errorf("amqpbus: topic %q: event %s %w", p.topic, messages[i].UUID, fate(err, cause))
 		}
 	}
 	switch {
@@ -105,6 +106,17 @@ func (p *pipe) outcome(c *call, messages []*message.Message, cause error) error 
 		return c.errs[0]
 	}
 	return &driver.BatchError{Topic: p.topic, Errs: c.errs}
+}
+
+// fate says what became of an event; cause is why it has no outcome.
+func fate(err, cause error) error {
+	switch {
+	case errors.Is(err, errUnsent):
+		return fmt.Errorf("was not published: %w", cause)
+	case errors.Is(err, errUnknown):
+		return fmt.Errorf("may or may not have been published: %w", cause)
+	}
+	return fmt.Errorf("was not published: %w", err)
 }
 
 // encodeAll refuses a batch of which any message can't be taken. Payloads are

@@ -71,6 +71,9 @@ func (s *session) checkGroup(n groupNames) error {
 			return notProvisioned(x.kind, x.name, x.call)
 		}
 	}
+	if err := s.checkMade(n); err != nil {
+		return err
+	}
 	for _, queue := range n.queues {
 		if _, ok, err := s.hasQueue(queue); err != nil {
 			return explainDeclare(fmt.Sprintf("queue %q", queue), err)
@@ -81,12 +84,31 @@ func (s *session) checkGroup(n groupNames) error {
 	return nil
 }
 
+// checkMade reports whether a group that exists has other queues than these.
+func (s *session) checkMade(n groupNames) error {
+	for _, alternate := range append([]string{n.alternate}, alternatesOf(n.base)...) {
+		switch ok, err := s.hasExchange(alternate); {
+		case err != nil:
+			return explainDeclare(fmt.Sprintf("exchange %q", alternate), err)
+		case ok && alternate == n.alternate:
+			return nil
+		case ok:
+			return n.madeOtherwise(alternate)
+		}
+	}
+	return notProvisioned("the exchange of the group for other routing keys,", n.alternate, fmt.Sprintf("ctx, %q, %q", n.topic, n.group))
+}
+
 // createGroup makes all that a group needs, and hands it what nobody has claimed
 // yet if it is the first. Only then publishers reach it, so that what was
 // published before comes first.
 func (b *Broker) createGroup(ctx context.Context, s *session, n groupNames, start driver.Start) error {
-	b.creating.Lock()
-	defer b.creating.Unlock()
+	select {
+	case b.creating <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("this client is creating another group: %w", context.Cause(ctx))
+	}
+	defer func() { <-b.creating }()
 	if err := s.lock(ctx, n.topic); err != nil {
 		return err
 	}
@@ -105,7 +127,7 @@ func (b *Broker) createGroup(ctx context.Context, s *session, n groupNames, star
 		return err
 	}
 	if claims {
-		if err := s.claim(ctx, n); err != nil {
+		if err := b.claim(ctx, s, n); err != nil {
 			return err
 		}
 	}
@@ -113,7 +135,7 @@ func (b *Broker) createGroup(ctx context.Context, s *session, n groupNames, star
 		return fmt.Errorf("bind exchange %q to %q: %w", n.base, n.topic, err)
 	}
 	if claims {
-		return s.claim(ctx, n) // what was on its way while the group was not bound
+		return b.claim(ctx, s, n) // what was on its way while the group was not bound
 	}
 	return nil
 }
@@ -134,7 +156,7 @@ func (s *session) settleStart(n groupNames, start driver.Start) error {
 
 // declareGroup declares all of the group but the binding to its topic.
 func (s *session) declareGroup(n groupNames, queueType string) error {
-	_, known, err := s.hasQueue(n.queues[len(n.queues)-1])
+	known, err := s.hasQueues(n.queues)
 	if err != nil {
 		return err
 	}
@@ -166,12 +188,25 @@ func (s *session) declareGroup(n groupNames, queueType string) error {
 	return s.do(func(ch *amqp.Channel) error { return saveQuorum(ch, n.base) })
 }
 
+// hasQueues reports whether all of them exist.
+func (s *session) hasQueues(names []string) (bool, error) {
+	for _, name := range names {
+		if _, ok, err := s.hasQueue(name); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // saveQuorum makes RabbitMQ write down that a quorum queue exists. Its register
 // of them (the names.dets of Ra) keeps the newest entry in memory, for up to a
 // second or until the register is used again; a broker that is alone and killed
 // before that comes back with the queue, but without an event in it.
 func saveQuorum(ch *amqp.Channel, base string) error {
-	name := base + ":new"
+	name := newName(base)
+	if _, err := ch.QueueDelete(name, false, false, false); err != nil { // of a client that was killed here
+		return err
+	}
 	if err := declareQueue(ch, name, QuorumQueue, amqp.Table{}); err != nil {
 		return err
 	}

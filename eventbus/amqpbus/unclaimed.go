@@ -35,44 +35,69 @@ const claimBatch = 256
 // claim moves the events that nobody has claimed to the group. The caller holds
 // the topic's lock. What it is interrupted in is done again, so events may come
 // twice.
-func (s *session) claim(ctx context.Context, n groupNames) error {
+func (b *Broker) claim(ctx context.Context, s *session, n groupNames) error {
 	q, ok, err := s.hasQueue(unclaimed(n.topic))
 	if err != nil || !ok || q.Messages == 0 {
 		return err
 	}
-	err = s.do(func(ch *amqp.Channel) error {
-		if err := ch.Confirm(false); err != nil {
-			return err
-		}
-		for more := true; more; {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			var err error
-			if more, err = claimSome(ch, n); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := b.claimAll(ctx, s, n); err != nil {
 		return fmt.Errorf("take over the events in queue %q: %w", unclaimed(n.topic), err)
 	}
 	return nil
 }
 
-func claimSome(ch *amqp.Channel, n groupNames) (more bool, err error) {
+func (b *Broker) claimAll(ctx context.Context, s *session, n groupNames) error {
+	out, err := b.speaking.get(ctx)
+	if err != nil {
+		return err
+	}
+	return out.confirming(func(to *amqp.Channel) error {
+		return s.do(func(from *amqp.Channel) error {
+			for {
+				more, err := b.claimSome(ctx, out, from, to, n)
+				if err != nil || !more {
+					return err
+				}
+			}
+		})
+	})
+}
+
+// confirming is do with confirms, on a connection that may be ended if the broker
+// does not answer.
+func (s *session) confirming(f func(*amqp.Channel) error) error {
+	callOff := s.guard()
+	ch, err := s.conn.Channel()
+	if err == nil {
+		err = ch.Confirm(false)
+	}
+	callOff()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		defer s.guard()()
+		_ = ch.Close() // the broker may have
+	}()
+	return f(ch)
+}
+
+func (b *Broker) claimSome(ctx context.Context, out *session, from, to *amqp.Channel, n groupNames) (more bool, err error) {
+	defer out.guardFor(b.cfg.PublishTimeout)() // while the broker takes no publishes
 	var last uint64
 	confirms := make([]*amqp.DeferredConfirmation, 0, claimBatch)
 	for len(confirms) < claimBatch {
-		d, ok, err := ch.Get(unclaimed(n.topic), false)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		d, ok, err := from.Get(unclaimed(n.topic), false)
 		if err != nil {
 			return false, err
 		}
 		if !ok {
 			break
 		}
-		c, err := ch.PublishWithDeferredConfirm(n.base, claimedKey(&d), false, false, again(&d))
+		c, err := to.PublishWithDeferredConfirm(n.base, claimedKey(&d), false, false, again(&d))
 		if err != nil {
 			return false, err
 		}
@@ -82,11 +107,14 @@ func claimSome(ch *amqp.Channel, n groupNames) (more bool, err error) {
 		return false, nil
 	}
 	for _, c := range confirms {
-		if !c.Wait() {
+		switch acked, err := c.WaitContext(ctx); {
+		case err != nil:
+			return false, context.Cause(ctx)
+		case !acked:
 			return false, errRefused
 		}
 	}
-	return true, ch.Ack(last, true)
+	return true, from.Ack(last, true)
 }
 
 // claimedKey returns the routing key of an event that was parked; the one it
@@ -121,10 +149,15 @@ func (b *Broker) claimLate(ctx context.Context, s *session, n groupNames) error 
 		return err
 	}
 	claims, err := s.hasExchange(n.oldest)
-	if err != nil || !claims || !b.creating.TryLock() {
+	if err != nil || !claims {
 		return err
 	}
-	defer b.creating.Unlock()
+	select {
+	case b.creating <- struct{}{}:
+	default:
+		return nil
+	}
+	defer func() { <-b.creating }()
 	if err := s.tryLock(n.topic); err != nil {
 		if isCode(err, amqp.ResourceLocked) {
 			return nil
@@ -132,5 +165,5 @@ func (b *Broker) claimLate(ctx context.Context, s *session, n groupNames) error 
 		return err
 	}
 	defer s.unlock(n.topic)
-	return s.claim(ctx, n)
+	return b.claim(ctx, s, n)
 }

@@ -62,6 +62,9 @@ func configOf(u *url.URL) (Config, error) {
 	}
 	c.Queues, _ = strconv.Atoi(queues) // checked, or empty
 	c.External, c.NoProvision = sasl == "external", !provision
+	if _, given := u.User.Password(); u.User != nil && !given && !c.External {
+		err = errors.Join(err, fmt.Errorf("the URL has a user but no password; write %s://user:password@host", u.Scheme))
+	}
 	return c, err
 }
 

@@ -31,9 +31,8 @@ type writer struct {
 	moved    atomic.Int64      // when something was confirmed, in nanoseconds since epoch
 	epoch    time.Time
 
-	mu        sync.Mutex
-	unclaimed []*outgoing // to be published to the unclaimed queue
-	inFlight  int
+	mu       sync.Mutex
+	inFlight int
 }
 
 // sent is an event on its way.
@@ -97,18 +96,13 @@ func (p *pipe) serve(s *session) (idle, healthy bool, err error) {
 func (w *writer) recover(why *amqp.Error) {
 	switch {
 	case why == nil || !why.Server || !w.s.alive() || why.Code == amqp.NotFound:
-	case why.Code == amqp.AccessRefused:
-		for _, o := range w.lost {
-			w.p.settle(o, driver.Permanent(fmt.Errorf("this user may not publish to it: %w", why)))
-		}
-		w.lost = nil
 	case len(w.lost) == 1:
-		w.p.settle(w.lost[0], driver.Permanent(fmt.Errorf("the broker does not take it: %w", why)))
+		w.p.settle(w.lost[0], explainRefusal(why))
 		w.lost = nil
 	default:
 		w.p.beCareful(len(w.lost))
 	}
-	w.p.giveBack(append(w.lost, w.unclaimed...))
+	w.p.giveBack(w.lost)
 }
 
 // prepare makes sure that the topic exists.
@@ -139,7 +133,6 @@ func (w *writer) write() (idle bool, err error) {
 	}
 }
 
-// next prefers what was published before all others.
 func (w *writer) next() *outgoing {
 	if w.s.blocked.Load() != nil {
 		return nil
@@ -148,13 +141,6 @@ func (w *writer) next() *outgoing {
 	defer w.mu.Unlock()
 	if w.inFlight >= w.p.window() {
 		return nil
-	}
-	for len(w.unclaimed) > 0 {
-		o := w.unclaimed[0]
-		if w.unclaimed = w.unclaimed[1:]; !o.call.abandoned.Load() {
-			w.inFlight++
-			return o
-		}
 	}
 	o := w.p.take()
 	if o != nil {
@@ -274,13 +260,12 @@ func (w *writer) settle(o *outgoing, err error) {
 func (w *writer) left(o *outgoing) {
 	w.note()
 	w.mu.Lock()
-	full := w.inFlight >= w.p.window()
 	w.inFlight--
-	if o != nil {
-		w.unclaimed = append(w.unclaimed, o)
-	}
 	w.mu.Unlock()
-	if full || o != nil {
+	if o != nil {
+		w.p.takeBack(o)
+	}
+	if !w.p.idle() {
 		poke(w.p.wake)
 	}
 }
