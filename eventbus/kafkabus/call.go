@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -28,8 +29,9 @@ type call struct {
 	mu        sync.Mutex
 	outcomes  []outcome
 	pending   int
-	failed    int
 	abandoned bool
+
+	failed atomic.Int32 // records of this attempt
 }
 
 // slot is the context of a record and leads to its place in the call.
@@ -118,7 +120,7 @@ func (c *call) keepString(s string) []byte {
 // send gives the client what it has not accepted yet, in order.
 func (c *call) send(ctx context.Context, client *kgo.Client) {
 	c.mu.Lock()
-	c.failed = 0
+	c.failed.Store(0)
 	for i := range c.outcomes {
 		if c.outcomes[i].state == accepted {
 			continue
@@ -135,7 +137,7 @@ func (c *call) send(ctx context.Context, client *kgo.Client) {
 		if r.Context != nil {
 			continue // accepted
 		}
-		if c.broken() {
+		if c.failed.Load() > 0 {
 			c.skip(i) // it must not come before what failed and will be sent again
 			continue
 		}
@@ -144,13 +146,6 @@ func (c *call) send(ctx context.Context, client *kgo.Client) {
 	}
 	c.mu.Lock()
 	c.done()
-}
-
-// broken reports whether a record of this attempt has failed.
-func (c *call) broken() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failed > 0
 }
 
 var errBehindFailure = errors.New("an event before it in the batch failed")
@@ -171,7 +166,7 @@ func settled(r *kgo.Record, err error) {
 		c.outcomes[s.index].state = accepted
 	} else {
 		c.outcomes[s.index] = outcome{unsent, err}
-		c.failed++
+		c.failed.Add(1)
 	}
 	c.done()
 }
@@ -191,7 +186,7 @@ func (c *call) done() {
 func (c *call) failures() []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.failed == 0 {
+	if c.failed.Load() == 0 {
 		return nil
 	}
 	errs := make([]error, len(c.outcomes))

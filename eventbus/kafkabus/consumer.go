@@ -24,8 +24,7 @@ type consumer struct {
 	stage *stage
 	moved chan struct{} // pokes the committer: a watermark moved
 
-	running atomic.Int32 // handlers
-	reborn  atomic.Bool  // the topic was deleted and created anew
+	reborn atomic.Bool // the topic was deleted and created anew
 
 	// gate is held for reading from before a poll until what it returned is staged,
 	// and for writing before a partition is given up: so nothing polled
@@ -55,7 +54,7 @@ func newConsumer(b *Broker, s driver.Subscription) *consumer {
 		moved: make(chan struct{}, 1),
 		owned: map[int32]*partition{}, epoch: time.Now(),
 	}
-	c.stage = newStage(int64(limit), c.idle)
+	c.stage = newStage(int64(limit), func() bool { return c.queue.Idle() > 0 })
 	// The stage bounds what it adds, so the dispatcher need not.
 	c.queue = dispatch.New[record](dispatch.Config{Progress: func() { poke(c.moved) }})
 	return c
@@ -126,9 +125,6 @@ func (c *consumer) partitions() []*partition {
 	}
 	return all
 }
-
-// idle reports whether workers have nothing to do.
-func (c *consumer) idle() bool { return int(c.running.Load()) < c.sub.Concurrency }
 
 // poke signals a channel with a buffer of one.
 func poke(c chan struct{}) {

@@ -31,8 +31,6 @@ func (c *consumer) deliver(it *dispatch.Item[record]) {
 	}
 	o.message.UUID, o.message.Metadata = decode(r.Record)
 	o.Message, o.Original = &o.message, o
-	c.running.Add(1)
-	defer c.running.Add(-1)
 	c.settle(it, c.sub.Handle(&o.Delivery))
 }
 

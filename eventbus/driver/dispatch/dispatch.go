@@ -83,6 +83,13 @@ func (d *Dispatcher[R]) Delayed() int {
 	return d.delayed
 }
 
+// Idle returns how many workers wait for a record that is ready.
+func (d *Dispatcher[R]) Idle() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waiting
+}
+
 // Work runs handle for each record that is ready, in as many goroutines as
 // workers says, until ctx ends and the running handlers have returned. Records
 // that were not started stay for other callers of Work.
