@@ -122,58 +122,27 @@ func fate(err, cause error) error {
 // encodeAll refuses a batch of which any message can't be taken. Payloads are
 // copied: after its context has ended, Publish returns while one may be written.
 func (b *Broker) encodeAll(topic string, messages []*message.Message) ([]outgoing, error) {
-	var errs []error
+	can := b.Capabilities()
+	err := driver.CheckBatch(topic, messages, func(m *message.Message) error { return driver.CheckMessage(topic, m, can) })
+	if err != nil {
+		return nil, err
+	}
 	total := 0
-	for i, m := range messages {
-		if err := b.check(topic, m); err != nil {
-			errs = note(errs, len(messages), i, err)
-		}
+	for _, m := range messages {
 		total += len(m.Payload)
 	}
-	events := make([]outgoing, len(messages))
-	if errs == nil {
-		buffer := make([]byte, 0, total)
-		for i, m := range messages {
-			from := len(buffer)
-			buffer = append(buffer, m.Payload...)
-			event, err := encode(m, buffer[from:len(buffer):len(buffer)])
-			if err != nil {
-				errs = note(errs, len(messages), i, fmt.Errorf("topic %q: %w", topic, err))
-			}
-			events[i].event, events[i].slot = event, slotFor(m)
+	events, buffer := make([]outgoing, 0, len(messages)), make([]byte, 0, total)
+	err = driver.CheckBatch(topic, messages, func(m *message.Message) error {
+		from := len(buffer)
+		buffer = append(buffer, m.Payload...)
+		event, err := encode(m, buffer[from:len(buffer):len(buffer)])
+		if err != nil {
+			return fmt.Errorf("topic %q: %w", topic, err)
 		}
-	}
-	if errs == nil {
-		return events, nil
-	}
-	if len(messages) == 1 {
-		return nil, errs[0]
-	}
-	for i := range errs {
-		if errs[i] == nil {
-			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
-		}
-	}
-	return nil, &driver.BatchError{Topic: topic, Errs: errs}
-}
-
-func note(errs []error, n, i int, err error) []error {
-	if errs == nil {
-		errs = make([]error, n)
-	}
-	errs[i] = err
-	return errs
-}
-
-func (b *Broker) check(topic string, m *message.Message) error {
-	if size := len(m.Payload); size > b.cfg.MaxPayload {
-		return driver.TooLarge(topic, m.UUID, size, b.cfg.MaxPayload)
-	}
-	due, err := driver.Due(m)
-	if err == nil && due.After(time.Now()) {
-		err = driver.Permanent(fmt.Errorf("topic %q: event %s: publishing for later is %w", topic, m.UUID, driver.ErrUnsupported))
-	}
-	return err
+		events = append(events, outgoing{event: event, slot: slotFor(m)})
+		return nil
+	})
+	return events, err
 }
 
 // slotFor returns the routing key of m; events without a key go anywhere.

@@ -30,7 +30,9 @@ func (b *Broker) publish(name string, messages []*message.Message) error {
 	if err := driver.CheckTopic(name); err != nil {
 		return err
 	}
-	if err := check(name, messages, b.cfg.MaxPayload); err != nil {
+	can := b.Capabilities()
+	check := func(m *message.Message) error { return driver.CheckMessage(name, m, can) }
+	if err := driver.CheckBatch(name, messages, check); err != nil {
 		return err
 	}
 	if err := b.enter(); err != nil {
@@ -84,42 +86,6 @@ func (b *Broker) late(err error) error {
 
 func notPublished(messages []*message.Message, err error) error {
 	return fmt.Errorf("event %s was not published: %w", messages[0].UUID, err)
-}
-
-// check refuses a batch of which any message can't be taken, before any is.
-func check(topic string, messages []*message.Message, limit int) error {
-	var errs []error
-	for i, m := range messages {
-		if err := checkOne(topic, m, limit); err != nil {
-			if errs == nil {
-				errs = make([]error, len(messages))
-			}
-			errs[i] = err
-		}
-	}
-	if errs == nil {
-		return nil
-	}
-	if len(messages) == 1 {
-		return errs[0]
-	}
-	for i := range errs {
-		if errs[i] == nil {
-			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
-		}
-	}
-	return &driver.BatchError{Topic: topic, Errs: errs}
-}
-
-func checkOne(topic string, m *message.Message, limit int) error {
-	if size := len(m.Payload); size > limit {
-		return driver.TooLarge(topic, m.UUID, size, limit)
-	}
-	due, err := driver.Due(m)
-	if err == nil && due.After(time.Now()) {
-		err = driver.Permanent(fmt.Errorf("topic %q: event %s: publishing for later is %w", topic, m.UUID, driver.ErrUnsupported))
-	}
-	return err
 }
 
 // report turns the outcome of each message into what Publish returns.

@@ -143,8 +143,7 @@ func untilDue(m *message.Message, later int) time.Duration {
 // check refuses a batch of which any message can't be taken, before any is, and
 // counts those that are due later.
 func (t *topic) check(messages []*message.Message) (later int, err error) {
-	var errs []error
-	for i, m := range messages {
+	err = driver.CheckBatch(t.name, messages, func(m *message.Message) error {
 		due, err := driver.Due(m)
 		if !due.IsZero() && due.After(time.Now()) {
 			later++
@@ -152,25 +151,9 @@ func (t *topic) check(messages []*message.Message) (later int, err error) {
 		if size, limit := len(m.Payload), t.broker.cfg.MaxPayload; size > limit {
 			err = driver.TooLarge(t.name, m.UUID, size, limit)
 		}
-		if err != nil {
-			if errs == nil {
-				errs = make([]error, len(messages))
-			}
-			errs[i] = err
-		}
-	}
-	if errs == nil {
-		return later, nil
-	}
-	if len(messages) == 1 {
-		return 0, errs[0]
-	}
-	for i := range errs {
-		if errs[i] == nil {
-			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
-		}
-	}
-	return 0, &driver.BatchError{Topic: t.name, Errs: errs}
+		return err
+	})
+	return later, err
 }
 
 func (t *topic) full() bool {

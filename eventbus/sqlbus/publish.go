@@ -38,7 +38,7 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	if err := driver.CheckTopic(topic); err != nil {
 		return err
 	}
-	if err := check(topic, messages, b.cfg.MaxPayload, b.store.maxRow); err != nil {
+	if err := driver.CheckBatch(topic, messages, func(m *message.Message) error { return b.check(topic, m) }); err != nil {
 		return err
 	}
 	if err := b.enter(); err != nil {
@@ -61,35 +61,15 @@ func (b *Broker) publish(topic string, messages []*message.Message) error {
 	return nil
 }
 
-// check refuses a batch of which any message can't be taken, before any is.
-func check(topic string, messages []*message.Message, limit, maxRow int) error {
-	var errs []error
-	for i, m := range messages {
-		_, err := driver.Due(m)
-		if size := len(m.Payload); size > limit {
-			err = driver.TooLarge(topic, m.UUID, size, limit)
-		} else if size := rowSize(m); maxRow > 0 && size > maxRow {
-			err = driver.Permanent(fmt.Errorf("topic %q: event %s: %w: %d bytes with its metadata, the server's max_allowed_packet leaves room for %d", topic, m.UUID, driver.ErrTooLarge, size, maxRow))
-		}
-		if err != nil {
-			if errs == nil {
-				errs = make([]error, len(messages))
-			}
-			errs[i] = err
-		}
+// check refuses what the database can't take.
+func (b *Broker) check(topic string, m *message.Message) error {
+	if err := driver.CheckMessage(topic, m, b.Capabilities()); err != nil {
+		return err
 	}
-	if len(messages) == 1 && errs != nil {
-		return errs[0]
+	if size, most := rowSize(m), b.store.maxRow; most > 0 && size > most {
+		return driver.Permanent(fmt.Errorf("topic %q: event %s: %w: %d bytes with its metadata, the server's max_allowed_packet leaves room for %d", topic, m.UUID, driver.ErrTooLarge, size, most))
 	}
-	for i := range errs {
-		if errs[i] == nil {
-			errs[i] = fmt.Errorf("event %s was not published because another of its batch was refused", messages[i].UUID)
-		}
-	}
-	if errs == nil {
-		return nil
-	}
-	return &driver.BatchError{Topic: topic, Errs: errs}
+	return nil
 }
 
 // rowSize is at least that of the row that m becomes.
