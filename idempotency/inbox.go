@@ -83,7 +83,7 @@ func (i *Inbox) Schema() string {
 	if i.err != nil {
 		return ""
 	}
-	return dialect.Script(i.sql.schema)
+	return i.sql.dialect.Script(i.sql.table, i.sql.migrations)
 }
 
 // Migrate makes the inbox's table if it is missing. It may be called at every
@@ -92,7 +92,7 @@ func (i *Inbox) Migrate(ctx context.Context) error {
 	if i.err != nil {
 		return i.err
 	}
-	if err := i.sql.dialect.Migrate(ctx, i.db, i.sql.schema); err != nil {
+	if err := i.sql.dialect.Migrate(ctx, i.db, i.sql.table, i.sql.migrations); err != nil {
 		return fmt.Errorf("idempotency: migrate %s: %w", i.sql.table, err)
 	}
 	return nil

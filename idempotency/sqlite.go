@@ -1,12 +1,16 @@
 package idempotency
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/millrace-go/millrace/internal/dialect"
+)
 
 // statements are the SQL of one inbox. Times are Unix milliseconds.
 type statements struct {
 	dialect     Dialect
 	table       string
-	schema      []string
+	migrations  []dialect.Migration
 	mark, prune string
 }
 
@@ -24,10 +28,10 @@ CREATE INDEX IF NOT EXISTS {t}_handled_at ON {t} (handled_at)`
 func sqlite(d Dialect, table string) statements {
 	q := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "{t}", table) }
 	return statements{
-		dialect: d,
-		table:   table,
-		schema:  strings.Split(q(sqliteSchema), "\n---\n"),
-		mark:    q(`INSERT INTO {t} (consumer, source, id, handled_at) VALUES (?,?,?,?) ON CONFLICT DO NOTHING`),
+		dialect:    d,
+		table:      table,
+		migrations: []dialect.Migration{{Version: 1, Statements: strings.Split(q(sqliteSchema), "\n---\n")}},
+		mark:       q(`INSERT INTO {t} (consumer, source, id, handled_at) VALUES (?,?,?,?) ON CONFLICT DO NOTHING`),
 		prune: q(`DELETE FROM {t} WHERE (consumer, source, id) IN
 			(SELECT consumer, source, id FROM {t} WHERE handled_at < ? ORDER BY handled_at LIMIT ?)`),
 	}

@@ -3,8 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-
-	"github.com/millrace-go/millrace/internal/dialect"
 )
 
 // Schema returns the statements that make the outbox's tables, for those with a
@@ -14,7 +12,7 @@ func (o *Outbox) Schema() string {
 	if o.err != nil {
 		return ""
 	}
-	return dialect.Script(o.sql.schema)
+	return o.sql.dialect.Script(o.sql.prefix, o.sql.migrations)
 }
 
 // Migrate makes the outbox's tables where they are missing. It may be called at
@@ -23,7 +21,7 @@ func (o *Outbox) Migrate(ctx context.Context) error {
 	if o.err != nil {
 		return o.err
 	}
-	if err := o.sql.dialect.Migrate(ctx, o.db, o.sql.schema); err != nil {
+	if err := o.sql.dialect.Migrate(ctx, o.db, o.sql.prefix, o.sql.migrations); err != nil {
 		return fmt.Errorf("outbox: migrate %s: %w", o.sql.prefix, err)
 	}
 	o.prepare(ctx)

@@ -1,6 +1,10 @@
 package outbox
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/millrace-go/millrace/internal/dialect"
+)
 
 // schemaVersion is kept in the relay's row, so that a program can refuse tables
 // that a newer one has changed.
@@ -8,9 +12,9 @@ const schemaVersion = 1
 
 // statements are the SQL of one outbox. Times are Unix milliseconds.
 type statements struct {
-	dialect Dialect
-	prefix  string
-	schema  []string
+	dialect    Dialect
+	prefix     string
+	migrations []dialect.Migration
 
 	insert, schedule insertion
 
@@ -79,7 +83,7 @@ VALUES (1, 1, '', 0, 0, 0) ON CONFLICT DO NOTHING`
 
 func sqlite(d Dialect, prefix string) statements {
 	q := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "{p}", prefix) }
-	s := statements{dialect: d, prefix: prefix, schema: strings.Split(q(sqliteSchema), "\n---\n")}
+	s := statements{dialect: d, prefix: prefix, migrations: []dialect.Migration{{Version: 1, Statements: strings.Split(q(sqliteSchema), "\n---\n")}}}
 	sqliteInserts(&s, q)
 	sqliteRelay(&s, q)
 	sqliteParking(&s, q)

@@ -1,11 +1,13 @@
 // Package dialect holds what packages outbox, idempotency and saga need to know
 // about a SQL database beyond database/sql. It imports no driver: errors are
-// told apart by their text, which is the same in every driver of a database.
+// told apart by their SQLSTATE, where the driver's error has one, or by their
+// text, which is the same in every driver of a database.
 package dialect
 
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -16,9 +18,15 @@ type Dialect struct {
 	maxParams int
 }
 
-// SQLite is version 3.35 or later, by any database/sql driver. Use a file in WAL
-// mode with a busy timeout and immediate transactions.
-var SQLite = Dialect{name: "sqlite", maxParams: 32766}
+var (
+	// SQLite is version 3.35 or later, by any database/sql driver. Use a file in WAL
+	// mode with a busy timeout and immediate transactions.
+	SQLite = Dialect{name: "sqlite", maxParams: 32766}
+	// Postgres is PostgreSQL 13 or later.
+	Postgres = Dialect{name: "postgres", maxParams: 65535}
+	// MySQL is MySQL 8.0.1 or later, or MariaDB 10.6 or later, with InnoDB.
+	MySQL = Dialect{name: "mysql", maxParams: 65535}
+)
 
 // String returns the dialect's name, such as "sqlite".
 func (d Dialect) String() string {
@@ -39,36 +47,57 @@ func (d Dialect) Check() error {
 	return nil
 }
 
-const maxPrefix = 40 // leaves room for suffixes within the 63 bytes that PostgreSQL allows
+// Rebind turns the parameter marks '?' of a statement into those of the
+// dialect. The statement must hold no '?' elsewhere.
+func (d Dialect) Rebind(statement string) string {
+	if d != Postgres {
+		return statement
+	}
+	var b strings.Builder
+	b.Grow(len(statement) + 16)
+	n := 0
+	for _, c := range []byte(statement) {
+		if c != '?' {
+			b.WriteByte(c)
+			continue
+		}
+		n++
+		b.WriteByte('$')
+		b.WriteString(strconv.Itoa(n))
+	}
+	return b.String()
+}
+
+const (
+	maxPrefix = 40 // leaves room for suffixes within the 63 bytes that PostgreSQL allows
+	maxSchema = 63
+)
 
 // CheckPrefix reports whether prefix can begin table names without quoting in
-// every dialect: 1 to 40 letters, digits or '_', not a digit first.
+// every dialect: 1 to 40 letters, digits or '_', not a digit first. In front may
+// stand the name of a schema, with a '.' between.
 func CheckPrefix(prefix string) error {
-	legal := func(i int, r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || i > 0 && r >= '0' && r <= '9'
-	}
-	bad := prefix == "" || len(prefix) > maxPrefix
-	for i, r := range prefix {
-		bad = bad || !legal(i, r)
-	}
-	if bad {
-		return fmt.Errorf("table prefix %q: use 1 to %d letters, digits or '_', and no digit first", prefix, maxPrefix)
+	schema, name := SplitPrefix(prefix)
+	if !isName(name, maxPrefix) || strings.Contains(prefix, ".") && !isName(schema, maxSchema) {
+		return fmt.Errorf("table prefix %q: use 1 to %d letters, digits or '_', and no digit first; a schema may stand before it with a '.'", prefix, maxPrefix)
 	}
 	return nil
 }
 
-// IsMissingTable reports whether err says that a table does not exist.
-func (d Dialect) IsMissingTable(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "no such table")
+// SplitPrefix returns the schema of a table prefix, empty if it has none, and
+// the rest, which begins the names of indexes: these have no schema.
+func SplitPrefix(prefix string) (schema, name string) {
+	if schema, name, ok := strings.Cut(prefix, "."); ok {
+		return schema, name
+	}
+	return "", prefix
 }
 
-// IsBusy reports whether err says that another transaction was in the way, so
-// that the same statement may succeed a moment later.
-func (d Dialect) IsBusy(err error) bool {
-	if err == nil {
-		return false
+func isName(s string, limit int) bool {
+	for i, r := range s {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || i > 0 && r >= '0' && r <= '9') {
+			return false
+		}
 	}
-	text := err.Error()
-	return strings.Contains(text, "database is locked") || strings.Contains(text, "table is locked") ||
-		strings.Contains(text, "SQLITE_BUSY")
+	return s != "" && len(s) <= limit
 }

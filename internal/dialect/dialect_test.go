@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -28,10 +27,10 @@ func open(t *testing.T) *sql.DB {
 }
 
 func TestPrefix(t *testing.T) {
-	for _, ok := range []string{"a", "_", "millrace_outbox", "A9", strings.Repeat("x", 40)} {
+	for _, ok := range []string{"a", "_", "millrace_outbox", "A9", "app.outbox", strings.Repeat("x", 40)} {
 		require.NoError(t, dialect.CheckPrefix(ok))
 	}
-	for _, bad := range []string{"", "9a", "a b", "a.b", `a"`, "é", strings.Repeat("x", 41)} {
+	for _, bad := range []string{"", "9a", "a b", `a"`, "é", ".a", "a.", "a.b.c", "a b.c", strings.Repeat("x", 41)} {
 		require.ErrorContains(t, dialect.CheckPrefix(bad), fmt.Sprintf("table prefix %q: use 1 to 40 letters", bad))
 	}
 }
@@ -48,16 +47,6 @@ func TestErrorsAreToldApart(t *testing.T) {
 	require.NoError(t, tx.Rollback())
 	require.False(t, dialect.SQLite.IsBusy(nil))
 	require.False(t, dialect.SQLite.IsMissingTable(nil))
-}
-
-func TestMigrateWaitsForOtherWriters(t *testing.T) {
-	db := open(t)
-	tx, err := db.Begin()
-	require.NoError(t, err)
-	released := time.AfterFunc(50*time.Millisecond, func() { _ = tx.Rollback() })
-	defer released.Stop()
-	require.NoError(t, dialect.SQLite.Migrate(t.Context(), db, []string{"CREATE TABLE IF NOT EXISTS t (x)"}))
-	require.ErrorContains(t, dialect.SQLite.Migrate(t.Context(), db, []string{"SELECT 1", "NONSENSE"}), "statement 2 of 2: ")
 }
 
 func TestTurnsAreFirstComeFirstServed(t *testing.T) {
@@ -92,4 +81,13 @@ func TestTransactionWithinAnotherIsAnErrorInTheEnd(t *testing.T) {
 	})
 	require.True(t, dialect.SQLite.IsBusy(err), "%v", err)
 	require.ErrorContains(t, err, "begin the transaction: ")
+}
+
+func split(script string) []string {
+	return strings.Split(strings.TrimSuffix(script, ";\n"), ";\n\n")
+}
+
+func TestRebind(t *testing.T) {
+	require.Equal(t, "a = $1 AND b = $2", dialect.Postgres.Rebind("a = ? AND b = ?"))
+	require.Equal(t, "a = ?", dialect.MySQL.Rebind("a = ?"))
 }
