@@ -13,10 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/millrace-go/millrace/eventbus"
+	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 )
 
-func business(b *testing.B) *sql.DB {
+func business(b *testing.B) testdb.DB {
 	b.Helper()
 	db := newDB(b)
 	_, err := db.Exec("CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT NOT NULL, total INTEGER NOT NULL, note TEXT NOT NULL)")
@@ -173,7 +174,7 @@ func perRow(b *testing.B, n int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/row")
 }
 
-func readAll(b *testing.B, db *sql.DB) (n int) {
+func readAll(b *testing.B, db testdb.DB) (n int) {
 	b.Helper()
 	var position int64
 	for {
@@ -185,7 +186,7 @@ func readAll(b *testing.B, db *sql.DB) (n int) {
 	}
 }
 
-func readPage(b *testing.B, db *sql.DB, after int64) (n int, position int64) {
+func readPage(b *testing.B, db testdb.DB, after int64) (n int, position int64) {
 	b.Helper()
 	rows, err := db.Query("SELECT position, id, topic, key, metadata, payload FROM millrace_outbox WHERE position > ? ORDER BY position LIMIT 1000", after)
 	require.NoError(b, err)

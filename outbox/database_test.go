@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"modernc.org/sqlite"
 
+	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 )
 
@@ -59,7 +60,7 @@ func TestFullDatabaseIsAnErrorToTheWriterAndDrainedByTheRelay(t *testing.T) {
 		_, err := conn.ExecContext(context.Background(), "PRAGMA max_page_count = 60", nil)
 		return err
 	})
-	db := sql.OpenDB(connector{&d, "file:" + path + pragmas})
+	db := testdb.DB{DB: sql.OpenDB(connector{&d, "file:" + path + pragmas}), Dialect: outbox.SQLite}
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	box := newBox(t, db)
 	written, full := 0, error(nil)
@@ -95,7 +96,7 @@ type connector struct {
 func TestNoQueryOfTheRelayScansWhatIsKept(t *testing.T) {
 	db := newDB(t)
 	newBox(t, db)
-	for _, query := range outbox.RepeatedQueries(db) {
+	for _, query := range outbox.RepeatedQueries(db.DB) {
 		for _, step := range plan(t, db, query) {
 			if strings.HasPrefix(step, "SCAN") {
 				require.Contains(t, step, "USING COVERING INDEX millrace_outbox_scheduled_due", query)
@@ -106,7 +107,7 @@ func TestNoQueryOfTheRelayScansWhatIsKept(t *testing.T) {
 }
 
 // plan returns the steps by which SQLite executes a query.
-func plan(t *testing.T, db *sql.DB, query string) (steps []string) {
+func plan(t *testing.T, db testdb.DB, query string) (steps []string) {
 	t.Helper()
 	args := make([]any, strings.Count(query, "?"))
 	for i := range args {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -18,6 +19,8 @@ import (
 // and the failures count.
 type detour struct {
 	mu       sync.Mutex
+	busy     bool                // a row is being looked for or published
+	over     sync.Cond           // that is over
 	takenTo  int64               // the last position that went into the lane
 	entering *row                // the last row, until a worker has it: it may wait for room
 	inHand   map[string]int      // rows in the lane that are not settled, by topic
@@ -34,7 +37,8 @@ const (
 func (d *detour) take(r *row) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.takenTo = r.position
+	d.wait()
+	d.takenTo = max(d.takenTo, r.position)
 	if _, r.sent = d.sent[r.position]; r.sent {
 		delete(d.sent, r.position)
 		return
@@ -46,11 +50,19 @@ func (d *detour) take(r *row) {
 	d.entering = r
 }
 
+// wait lets a detour end that may be about the caller's row.
+func (d *detour) wait() {
+	for d.busy {
+		d.over.Wait()
+	}
+}
+
 // claim gives a row to a worker, and reports whether it is published already.
 func (d *detour) claim(r *row) (sent bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.entering == r {
+		d.wait()
 		d.entering = nil
 	}
 	return r.sent
@@ -69,38 +81,64 @@ func (d *detour) drop(topic string, n int) {
 	}
 }
 
-// tryAnotherTopic publishes a row of a topic that nothing in hand belongs to,
-// and reports whether the broker accepted it. The lock is held meanwhile, so
-// that nobody else takes the row up; a publisher can't reach what needs it.
-func (t *term) tryAnotherTopic() bool {
-	d := &t.detour
+// begin reserves the detour for the caller, and returns what it may be about:
+// the row that waits for room if that will do, else the condition for others.
+func (d *detour) begin(q *statements) (r *row, query string, args []any, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.sent) >= detourRows {
-		return false
+	if d.busy || len(d.sent) >= detourRows || len(d.inHand)+len(d.avoid)+2 > q.dialect.MaxParams() {
+		return nil, "", nil, false
 	}
-	r, err := t.findDetour()
-	if err != nil {
-		if !errors.Is(err, sql.ErrNoRows) {
-			t.databaseError("look for events of other topics", err)
-		}
-		return false
-	}
-	m, err := r.message()
-	if err == nil && !t.held.has(r.order()) {
-		m.SetContext(t.publishing)
-		err = t.call(r.topic, []*message.Message{m})
-		if err == nil {
-			d.note(r)
-			t.health.succeeded(1)
-			return true
+	d.busy = true
+	if r := d.entering; r != nil && d.inHand[r.topic] == 1 {
+		if _, fails := d.avoid[r.topic]; !fails {
+			return r, "", nil, true
 		}
 	}
-	if d.avoid == nil {
-		d.avoid = map[string]struct{}{}
+	query, args = d.condition(q)
+	return nil, query, args, true
+}
+
+// condition returns the query for the first row behind the lane whose topic is
+// neither in hand nor known to fail.
+func (d *detour) condition(q *statements) (string, []any) {
+	var b strings.Builder
+	b.WriteString(q.ahead)
+	args := []any{d.takenTo, d.takenTo + detourRange}
+	except := func(topic string) {
+		b.WriteString(" AND topic <> ?")
+		args = append(args, topic)
 	}
-	d.avoid[r.topic] = struct{}{}
-	return false
+	for topic := range d.inHand {
+		except(topic)
+	}
+	for topic := range d.avoid {
+		except(topic)
+	}
+	for p := range d.sent {
+		b.WriteString(" AND position <> ")
+		b.WriteString(strconv.FormatInt(p, 10))
+	}
+	b.WriteString(" ORDER BY position LIMIT 1")
+	return q.dialect.Rebind(b.String()), args
+}
+
+// end gives the detour free, with the row that was found, if any, and whether it
+// was published.
+func (d *detour) end(r *row, sent bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.busy = false
+	d.over.Broadcast()
+	switch {
+	case sent:
+		d.note(r)
+	case r != nil:
+		if d.avoid == nil {
+			d.avoid = map[string]struct{}{}
+		}
+		d.avoid[r.topic] = struct{}{}
+	}
 }
 
 // note records a row as published; topics that failed deserve another try.
@@ -117,36 +155,47 @@ func (d *detour) note(r *row) {
 	d.sent[r.position] = struct{}{}
 }
 
-// findDetour returns the row that waits for room, or the first one behind it,
-// whose topic is neither in hand otherwise nor known to fail.
-func (t *term) findDetour() (*row, error) {
-	d, q := &t.detour, &t.box.sql
-	if r := d.entering; r != nil && d.inHand[r.topic] == 1 {
-		if _, fails := d.avoid[r.topic]; !fails {
-			return r, nil
+// tryAnotherTopic publishes a row of a topic that nothing in hand belongs to,
+// and reports whether the broker accepted it. The reader waits meanwhile, so that
+// nobody else takes the row up.
+func (t *term) tryAnotherTopic() (accepted bool) {
+	d := &t.detour
+	r, query, args, ok := d.begin(&t.box.sql)
+	if !ok {
+		return false
+	}
+	defer func() { d.end(r, accepted) }()
+	if r == nil {
+		var err error
+		if r, err = t.readAhead(query, args); err != nil {
+			r = nil
+			if !errors.Is(err, sql.ErrNoRows) {
+				t.databaseError("look for events of other topics", err)
+			}
+			return false
 		}
 	}
-	args := []any{d.takenTo, d.takenTo + detourRange}
-	for topic := range d.inHand {
-		args = append(args, topic)
+	m, err := r.message()
+	if err != nil || t.held.has(r.order) {
+		return false
 	}
-	for topic := range d.avoid {
-		args = append(args, topic)
+	m.SetContext(t.publishing)
+	if t.call(r.topic, []*message.Message{m}) != nil {
+		return false
 	}
-	topics := len(args) - 2
-	for position := range d.sent {
-		args = append(args, position)
-	}
-	if len(args) > q.dialect.MaxParams() {
-		return nil, sql.ErrNoRows // far more topics than a relay could tell apart
-	}
-	query := q.detourHead + marks(topics) + q.detourMiddle + marks(len(d.sent)) + q.detourTail
-	ctx, cancel := context.WithTimeout(t.work, t.cfg.lease/4)
-	defer cancel()
-	r := new(row)
-	err := t.box.db.QueryRowContext(ctx, query, args...).Scan(&r.position, &r.id, &r.topic, &r.key, &r.metadata, &r.payload)
-	return r, err
+	t.health.succeeded(1)
+	return true
 }
 
-// marks returns n parameter marks.
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
+func (t *term) readAhead(query string, args []any) (*row, error) {
+	ctx, cancel := context.WithTimeout(t.work, t.cfg.lease/4)
+	defer cancel()
+	rows, err := t.queryRows(ctx, nil, query, args)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, sql.ErrNoRows
+	}
+	return rows[0], nil
+}

@@ -5,5 +5,5 @@ import "database/sql"
 // RepeatedQueries are the statements that a relay executes again and again.
 func RepeatedQueries(db *sql.DB) []string {
 	q := New(db, SQLite).sql
-	return []string{q.peek, q.renew, q.fence, q.read, q.deleteRange, q.sweep, q.nextDue, q.deleteDue, q.park, q.parkBehind, q.unlog, q.inLog}
+	return []string{q.peek, q.renew, q.fence, q.read, q.deleteRange, q.oldest, q.nextDue, q.due, q.park, q.parkBehind, q.unlog, q.inLog}
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-	_ "modernc.org/sqlite"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 )
 
@@ -29,21 +29,22 @@ func TestMain(m *testing.M) {
 
 const pragmas = "?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_txlock=immediate"
 
-func open(t testing.TB, path string) *sql.DB {
+// open opens an SQLite file.
+func open(t testing.TB, path string) testdb.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+pragmas)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	db := testdb.DB{Dialect: outbox.SQLite, Driver: "sqlite", DSN: "file:" + path + pragmas}
+	db.DB = db.Open(t)
 	return db
 }
 
-func newDB(t testing.TB) *sql.DB {
+// newDB is for what concerns SQLite alone, or no database in particular.
+func newDB(t testing.TB) testdb.DB {
 	return open(t, filepath.Join(t.TempDir(), "test.db"))
 }
 
-func newBox(t testing.TB, db *sql.DB, opts ...outbox.Option) *outbox.Outbox {
+func newBox(t testing.TB, db testdb.DB, opts ...outbox.Option) *outbox.Outbox {
 	t.Helper()
-	box := outbox.New(db, outbox.SQLite, append([]outbox.Option{outbox.Logger(slog.New(slog.DiscardHandler))}, opts...)...)
+	box := outbox.New(db.DB, db.Dialect, append([]outbox.Option{outbox.Logger(slog.New(slog.DiscardHandler))}, opts...)...)
 	require.NoError(t, box.Migrate(t.Context()))
 	return box
 }
@@ -180,9 +181,9 @@ func eventually(t testing.TB, what string, done func() bool) {
 	require.Eventually(t, done, 30*time.Second, 5*time.Millisecond, what)
 }
 
-func count(t testing.TB, db *sql.DB, query string, args ...any) int {
+func count(t testing.TB, db testdb.DB, query string, args ...any) int {
 	t.Helper()
 	var n int
-	require.NoError(t, db.QueryRow(query, args...).Scan(&n))
+	require.NoError(t, db.QueryRow(db.Dialect.Rebind(query), args...).Scan(&n))
 	return n
 }

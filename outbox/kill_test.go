@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 )
 
@@ -137,7 +138,7 @@ func killChild(t *testing.T, dir string) {
 	require.ErrorContains(t, child.Wait(), "signal: killed", stderr.String())
 }
 
-func verifyNumbers(t *testing.T, db *sql.DB, path string) (total, repeats int) {
+func verifyNumbers(t *testing.T, db testdb.DB, path string) (total, repeats int) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)

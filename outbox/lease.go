@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/millrace-go/millrace/internal/dialect"
 )
 
 var (
 	errNoTables = errors.New("there are no tables: call Migrate, or apply Schema, first")
-	errNewer    = errors.New("the tables were made by a newer version of Millrace")
 	// errFenced says that another relay has taken the outbox over.
 	errFenced = errors.New("another relay has taken over")
 	// errExpired says that the lease could not be renewed in time.
@@ -22,7 +23,9 @@ var (
 // owner: whatever the relay writes is conditional on it.
 type lease struct {
 	token     int64
-	published int64 // the cursor: everything up to this position is published
+	published int64 // everything up to this position is published
+	missing   gaps  // but for these
+	swept     int64 // and everything up to this one is deleted
 	duration  time.Duration
 	taken     time.Time // before the statement that took or renewed it
 }
@@ -31,50 +34,59 @@ type lease struct {
 // lease ends for everyone else.
 func (l *lease) stopBy() time.Time { return l.taken.Add(l.duration - l.duration/5) }
 
-// peekLease reads until when the outbox belongs to somebody, and checks that it
-// can be used.
-func (o *Outbox) peekLease(ctx context.Context) (until time.Time, ok bool, err error) {
+// peekLease reads how much longer the outbox belongs to somebody, and checks
+// that it can be used. It is the database's clock that counts.
+func (o *Outbox) peekLease(ctx context.Context) (left time.Duration, err error) {
 	var version int
 	var millis int64
 	err = o.db.QueryRowContext(ctx, o.sql.peek).Scan(&version, &millis)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || o.sql.dialect.IsMissingTable(err):
-		return until, false, fmt.Errorf("table %s_relay: %w", o.sql.prefix, errNoTables)
+		return 0, fmt.Errorf("table %s_relay: %w", o.sql.prefix, errNoTables)
 	case err != nil:
-		return until, false, err
+		return 0, err
 	case version > schemaVersion:
-		return until, false, fmt.Errorf("version %d, this program knows version %d: %w", version, schemaVersion, errNewer)
+		return 0, fmt.Errorf("version %d, this program knows version %d: %w", version, schemaVersion, dialect.ErrNewer)
 	}
-	return time.UnixMilli(millis), true, nil
+	return time.Duration(millis) * time.Millisecond, nil
 }
 
 // acquire takes the outbox if it is free. Otherwise it returns no lease and how
 // long it belongs to somebody else.
 func (o *Outbox) acquire(ctx context.Context, owner string, d time.Duration) (*lease, time.Duration, error) {
-	until, _, err := o.peekLease(ctx)
+	left, err := o.peekLease(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
-	now := time.Now()
-	if until.After(now) {
-		return nil, until.Sub(now), nil
+	if left > 0 {
+		return nil, left, nil
 	}
-	l := &lease{duration: d, taken: now}
+	l := &lease{duration: d, taken: time.Now()}
 	// Not cancelled with ctx: a lease taken by a statement whose answer was not
 	// awaited would block the outbox.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d/2)
 	defer cancel()
-	done, err := o.sql.dialect.Turn(bounded, o.db)
-	if err != nil {
+	var free bool
+	err = o.sql.dialect.ReadCommitted(bounded, o.db, func(tx *sql.Tx) error {
+		n, err := exec(bounded, tx, o.sql.acquire, owner, d.Milliseconds())
+		if free = n > 0; err != nil || !free {
+			return err
+		}
+		var missing []byte
+		if err := tx.QueryRowContext(bounded, o.sql.taken).Scan(&l.token, &l.published, &missing, &l.swept); err != nil {
+			return err
+		}
+		l.missing, err = decodeGaps(missing)
+		return err
+	})
+	switch {
+	case err != nil:
 		return nil, 0, err
-	}
-	defer done()
-	err = o.db.QueryRowContext(bounded, o.sql.acquire, owner, now.Add(d).UnixMilli(), now.UnixMilli()).Scan(&l.token, &l.published)
-	if errors.Is(err, sql.ErrNoRows) {
+	case !free:
 		return nil, d, nil // somebody was faster
 	}
-	if err != nil {
-		return nil, 0, err
+	for i := range l.missing {
+		l.missing[i].seen = l.taken
 	}
 	return l, 0, nil
 }
@@ -93,18 +105,30 @@ func (o *Outbox) release(l *lease, log *slog.Logger) {
 	}
 }
 
-// fenced runs fn in a transaction that begins with a statement conditional on
-// the token. It returns errFenced, and changes nothing, when the token is no
-// longer the outbox's.
-func (o *Outbox) fenced(ctx context.Context, guard string, args []any, fn func(*sql.Tx) error) error {
-	return o.sql.dialect.Transact(ctx, o.db, func(tx *sql.Tx) error {
-		n, err := exec(ctx, tx, guard, args...)
-		if err != nil {
+// fenced runs fn in a transaction that no other relay can become active within.
+// It returns errFenced, and changes nothing, when the token is no longer the
+// outbox's.
+func (o *Outbox) fenced(ctx context.Context, token int64, fn func(*sql.Tx) error) error {
+	return o.sql.dialect.ReadCommitted(ctx, o.db, func(tx *sql.Tx) error {
+		if err := o.hold(ctx, tx, token); err != nil {
 			return err
-		}
-		if n == 0 {
-			return errFenced
 		}
 		return fn(tx)
 	})
+}
+
+// hold locks the relay's row if the token is still the one given.
+func (o *Outbox) hold(ctx context.Context, tx *sql.Tx, token int64) error {
+	if o.sql.dialect == SQLite {
+		n, err := exec(ctx, tx, o.sql.fence, token)
+		if err == nil && n == 0 {
+			err = errFenced
+		}
+		return err
+	}
+	err := tx.QueryRowContext(ctx, o.sql.fence, token).Scan(&token)
+	if errors.Is(err, sql.ErrNoRows) {
+		return errFenced
+	}
+	return err
 }

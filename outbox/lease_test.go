@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 )
 
@@ -99,58 +100,62 @@ func TestStalledRelayIsFencedOutAndNeverMovesTheCursorBack(t *testing.T) {
 }
 
 func TestStandbyTakesOverWithinTheLeaseOfADeadRelay(t *testing.T) {
-	db := newDB(t)
-	box := newBox(t, db)
-	_, err := db.Exec("UPDATE millrace_outbox_relay SET owner = 'dead', token = 7, lease_until = ?", time.Now().Add(700*time.Millisecond).UnixMilli())
-	require.NoError(t, err)
-	enqueue(t, box, "orders", msg("1", "k"))
-	to := newSink()
-	began := time.Now()
-	stop := start(t, box.Relay(to))
-	to.awaitCount(t, 1)
-	require.GreaterOrEqual(t, time.Since(began), 650*time.Millisecond)
-	require.Equal(t, 8, count(t, db, "SELECT token FROM millrace_outbox_relay"))
-	require.NoError(t, stop())
-	require.Zero(t, count(t, db, "SELECT lease_until FROM millrace_outbox_relay"), "a clean stop releases the lease")
+	testdb.Each(t, func(t *testing.T, db testdb.DB) {
+		box := newBox(t, db)
+		_, err := db.Exec(db.Dialect.Rebind("UPDATE millrace_outbox_relay SET owner = 'dead', token = 7, lease_until = ?"), time.Now().Add(700*time.Millisecond).UnixMilli())
+		require.NoError(t, err)
+		enqueue(t, box, "orders", msg("1", "k"))
+		to := newSink()
+		began := time.Now()
+		stop := start(t, box.Relay(to))
+		to.awaitCount(t, 1)
+		require.GreaterOrEqual(t, time.Since(began), 650*time.Millisecond)
+		require.Equal(t, 8, count(t, db, "SELECT token FROM millrace_outbox_relay"))
+		require.NoError(t, stop())
+		require.Zero(t, count(t, db, "SELECT lease_until FROM millrace_outbox_relay"), "a clean stop releases the lease")
+	})
 }
 
 func TestIdleRelayKeepsItsLease(t *testing.T) {
-	db := newDB(t)
-	box := newBox(t, db)
-	stop := start(t, box.Relay(newSink(), outbox.Lease(200*time.Millisecond)))
-	eventually(t, "a relay is active", func() bool { return count(t, db, "SELECT token FROM millrace_outbox_relay") == 1 })
-	until := count(t, db, "SELECT lease_until FROM millrace_outbox_relay")
-	eventually(t, "the lease is renewed many times", func() bool {
-		return count(t, db, "SELECT lease_until FROM millrace_outbox_relay") > until+600
+	testdb.Each(t, func(t *testing.T, db testdb.DB) {
+		box := newBox(t, db)
+		stop := start(t, box.Relay(newSink(), outbox.Lease(200*time.Millisecond)))
+		eventually(t, "a relay is active", func() bool { return count(t, db, "SELECT token FROM millrace_outbox_relay") == 1 })
+		until := count(t, db, "SELECT lease_until FROM millrace_outbox_relay")
+		eventually(t, "the lease is renewed many times", func() bool {
+			return count(t, db, "SELECT lease_until FROM millrace_outbox_relay") > until+600
+		})
+		require.Equal(t, 1, count(t, db, "SELECT token FROM millrace_outbox_relay"))
+		require.NoError(t, stop())
 	})
-	require.Equal(t, 1, count(t, db, "SELECT token FROM millrace_outbox_relay"))
-	require.NoError(t, stop())
 }
 
 func TestRelaysOnOneOutboxInOneProcessMayComeAndGo(t *testing.T) {
-	box := newBox(t, newDB(t))
-	to := newSink()
-	ctx, cancel := context.WithCancel(t.Context())
-	var relays sync.WaitGroup
-	for i := range 3 {
-		relays.Go(func() {
-			for ctx.Err() == nil {
-				turn, end := context.WithTimeout(ctx, time.Duration(20+30*i)*time.Millisecond)
-				if err := box.Relay(to, outbox.Poll(5*time.Millisecond)).Run(turn); err != nil {
-					t.Error(err)
+	testdb.Each(t, func(t *testing.T, db testdb.DB) {
+		box := newBox(t, db)
+		to := newSink()
+		ctx, cancel := context.WithCancel(t.Context())
+		var relays sync.WaitGroup
+		for i := range 3 {
+			relays.Go(func() {
+				for ctx.Err() == nil {
+					turn, end := context.WithTimeout(ctx, time.Duration(20+30*i)*time.Millisecond)
+					if err := box.Relay(to, outbox.Poll(5*time.Millisecond)).Run(turn); err != nil {
+						t.Error(err)
+					}
+					end()
 				}
-				end()
-			}
-		})
-	}
-	for i := range 150 {
-		enqueue(t, box, "orders", msg(strconv.Itoa(i), "k"))
-	}
-	got := to.awaitCount(t, 150)
-	cancel()
-	relays.Wait()
-	for i, p := range got {
-		require.Equal(t, strconv.Itoa(i), p.id, "clean stops neither repeat nor reorder: %s", strings.Join(to.ids(), " "))
-	}
-	require.Len(t, to.all(), 150, fmt.Sprint(to.ids()))
+			})
+		}
+		for i := range 150 {
+			enqueue(t, box, "orders", msg(strconv.Itoa(i), "k"))
+		}
+		got := to.awaitCount(t, 150)
+		cancel()
+		relays.Wait()
+		for i, p := range got {
+			require.Equal(t, strconv.Itoa(i), p.id, "clean stops neither repeat nor reorder: %s", strings.Join(to.ids(), " "))
+		}
+		require.Len(t, to.all(), 150, fmt.Sprint(to.ids()))
+	})
 }

@@ -14,8 +14,15 @@ import (
 // Dialect says which database an outbox lives in.
 type Dialect = dialect.Dialect
 
-// SQLite is the dialect of SQLite 3.35 and later.
-var SQLite = dialect.SQLite
+// The dialects that there are.
+var (
+	// SQLite is version 3.35 or later.
+	SQLite = dialect.SQLite
+	// Postgres is PostgreSQL 13 or later, by pgx/v5/stdlib or another driver.
+	Postgres = dialect.Postgres
+	// MySQL is MySQL 8.0.1 or later, or MariaDB 10.6 or later, with InnoDB.
+	MySQL = dialect.MySQL
+)
 
 // Outbox is a log of events in a SQL database. It is safe for concurrent use
 // and holds no connection of its own; there is nothing to close.
@@ -30,6 +37,7 @@ type Outbox struct {
 
 	one        atomic.Pointer[sql.Stmt] // the INSERT of one event, once prepared
 	unprepared atomic.Bool              // transactions come from another sql.DB
+	pgx        bool                     // the driver is pgx
 
 	mu    sync.Mutex
 	wakes map[chan struct{}]struct{} // one for each running relay of this process
@@ -45,8 +53,9 @@ type config struct {
 }
 
 // Table sets the name of the log's table and the prefix of the others, for
-// several outboxes in one database: 1 to 40 letters, digits or '_'. Defaults to
-// "millrace_outbox".
+// several outboxes in one database: 1 to 40 letters, digits or '_', behind the
+// name of a schema and a '.' if they are in another one than the connection's.
+// Defaults to "millrace_outbox".
 func Table(prefix string) Option { return func(c *config) { c.prefix = prefix } }
 
 // Source sets the source attribute of events that are published outside of any
@@ -72,11 +81,15 @@ func New(db *sql.DB, d Dialect, opts ...Option) *Outbox {
 		errs = append(errs, errors.New("the database is nil"))
 	}
 	errs = append(errs, d.Check(), dialect.CheckPrefix(c.prefix))
+	if schema, _ := dialect.SplitPrefix(c.prefix); schema != "" && d == SQLite {
+		errs = append(errs, fmt.Errorf("table prefix %q: SQLite has no schemas", c.prefix))
+	}
 	if err := errors.Join(errs...); err != nil {
 		o.err = fmt.Errorf("outbox: New: %w", err)
 		return o
 	}
-	o.sql = sqlite(d, c.prefix)
+	o.sql = newStatements(d, c.prefix)
+	o.pgx = isPgx(db)
 	return o
 }
 

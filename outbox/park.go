@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -46,11 +47,11 @@ func (t *term) loadHeld() error {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var r row
-		if err := rows.Scan(&r.topic, &r.key); err != nil {
+		var topic, key []byte
+		if err := rows.Scan(&topic, &key); err != nil {
 			return err
 		}
-		t.held.set(r.order(), true)
+		t.held.set(string(topic)+"\x00"+string(key), true)
 	}
 	return rows.Err()
 }
@@ -61,7 +62,7 @@ func (t *term) park(it *item, why error) {
 	r := it.Record
 	held := t.cfg.parkKey && r.key != ""
 	if held {
-		t.held.set(r.order(), true) // before the row is there: too much is harmless, see parkBehind
+		t.held.set(r.order, true) // before the row is there: too much is harmless, see parkBehind
 	}
 	if _, err := t.moveToParked(t.box.sql.park, r, why, held); err != nil {
 		t.parkingFailed(it, err)
@@ -76,7 +77,7 @@ func (t *term) park(it *item, why error) {
 // with.
 func (t *term) parkBehind(it *item) bool {
 	r := it.Record
-	if !t.cfg.parkKey || r.key == "" || !t.held.has(r.order()) {
+	if !t.cfg.parkKey || r.key == "" || !t.held.has(r.order) {
 		return false
 	}
 	moved, err := t.moveToParked(t.box.sql.parkBehind, r, errors.New("an earlier event of its key is parked"), true)
@@ -88,7 +89,7 @@ func (t *term) parkBehind(it *item) bool {
 		t.detour.settled(r.topic, 1)
 		return true
 	}
-	t.held.set(r.order(), false)
+	t.held.set(r.order, false)
 	return false
 }
 
@@ -99,8 +100,8 @@ func (t *term) moveToParked(insert string, r *row, why error, held bool) (moved 
 	ctx, cancel := t.bounded()
 	defer cancel()
 	q, moved := &t.box.sql, false
-	err = t.box.fenced(ctx, q.fence, []any{t.lease.token}, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, insert, why.Error(), r.tries.attempts, held, time.Now().UnixMilli(), r.position)
+	err = t.box.fenced(ctx, t.lease.token, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, insert, legible(why), r.tries.attempts, number(held), time.Now().UnixMilli(), r.position)
 		if err != nil {
 			return err
 		}
@@ -130,4 +131,16 @@ func (t *term) parkingFailed(it *item, err error) {
 	}
 	t.log.Error("outbox: an event could not be parked, trying again",
 		"topic", it.Record.topic, "event", it.Record.id, "error", fmt.Errorf("park: %w", err))
+}
+
+// legible returns the text of an error as every database takes it.
+func legible(err error) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\x00", "\uFFFD"), "\uFFFD")
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
@@ -53,11 +54,12 @@ func (o *Outbox) readParked(ctx context.Context, limit int) ([]ParkedEvent, erro
 	var events []ParkedEvent
 	for rows.Next() {
 		var e ParkedEvent
-		var metadata []byte
+		var id, topic, key, metadata []byte
 		var written, parked int64
-		if err := rows.Scan(&e.ID, &e.Topic, &e.Key, &metadata, &e.Payload, &written, &e.Error, &e.Attempts, &parked); err != nil {
+		if err := rows.Scan(&id, &topic, &key, &metadata, &e.Payload, &written, &e.Error, &e.Attempts, &parked); err != nil {
 			return nil, err
 		}
+		e.ID, e.Topic, e.Key = string(id), string(topic), string(key)
 		e.Metadata, _ = driver.DecodeMetadata(metadata) // such an event is parked for just that
 		e.Written, e.Parked = time.UnixMilli(written), time.UnixMilli(parked)
 		events = append(events, e)
@@ -76,7 +78,8 @@ func (o *Outbox) Unpark(ctx context.Context, ids ...string) (int, error) {
 		return 0, o.err
 	}
 	total := 0
-	err := o.sql.dialect.Transact(ctx, o.db, func(tx *sql.Tx) error {
+	err := o.sql.dialect.ReadCommitted(ctx, o.db, func(tx *sql.Tx) error {
+		total = 0
 		for _, id := range ids {
 			n, err := o.unparkID(ctx, tx, id)
 			if err != nil {
@@ -97,9 +100,10 @@ func (o *Outbox) Unpark(ctx context.Context, ids ...string) (int, error) {
 
 // parkedRow is what deciding about a parked row takes.
 type parkedRow struct {
-	position   int64
-	topic, key string
-	holdsKey   bool
+	position int64
+	topic    string
+	key      []byte
+	holdsKey bool
 }
 
 func (o *Outbox) unparkID(ctx context.Context, tx *sql.Tx, id string) (int, error) {
@@ -129,7 +133,7 @@ func (o *Outbox) unparkID(ctx context.Context, tx *sql.Tx, id string) (int, erro
 // parkedOf returns the parked rows of an event: usually one, more if a handler
 // without an inbox has published it again.
 func (o *Outbox) parkedOf(ctx context.Context, tx *sql.Tx, id string) ([]parkedRow, error) {
-	rows, err := tx.QueryContext(ctx, o.sql.parkedOf, id)
+	rows, err := tx.QueryContext(ctx, o.sql.parkedOf, []byte(id))
 	if err != nil {
 		return nil, err
 	}
@@ -137,41 +141,70 @@ func (o *Outbox) parkedOf(ctx context.Context, tx *sql.Tx, id string) ([]parkedR
 	var found []parkedRow
 	for rows.Next() {
 		var r parkedRow
-		if err := rows.Scan(&r.position, &r.topic, &r.key, &r.holdsKey); err != nil {
+		var topic []byte
+		if err := rows.Scan(&r.position, &topic, &r.key, &r.holdsKey); err != nil {
 			return nil, err
 		}
+		r.topic = string(topic)
 		found = append(found, r)
 	}
 	return found, rows.Err()
 }
 
 // unparkKey moves the parked rows of a key to the end of the log, and behind
-// them those that are in the log already: a relay that has them in its hands
-// finds them gone and reads them again from there.
+// them those that are in the log and not published: a relay that has them in its
+// hands finds them gone and reads them again from there.
 func (o *Outbox) unparkKey(ctx context.Context, tx *sql.Tx, r parkedRow) (int, error) {
-	var first, end int64
+	var first int64
 	if err := tx.QueryRowContext(ctx, o.sql.firstOfKey, r.topic, r.key).Scan(&first); err != nil {
 		return 0, err
 	}
 	if first == 0 { // an earlier id of the call has taken the key along
 		return 0, nil
 	}
-	if err := tx.QueryRowContext(ctx, o.sql.endOfLog).Scan(&end); err != nil {
+	waiting, err := o.unpublished(ctx, tx, r.topic, r.key, first)
+	if err != nil {
 		return 0, err
 	}
 	n, err := exec(ctx, tx, o.sql.unparkKey, r.topic, r.key)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := exec(ctx, tx, o.sql.dropKey, r.topic, r.key); err != nil {
-		return 0, err
+	if _, err := exec(ctx, tx, o.sql.dropKey, r.topic, r.key); err != nil || len(waiting) == 0 {
+		return n, err
 	}
-	for _, statement := range []string{o.sql.moveLogKey, o.sql.dropLogKey} {
-		if _, err := exec(ctx, tx, statement, r.topic, r.key, first, end); err != nil {
+	for _, statement := range []string{o.sql.moveLogRows, o.sql.dropLogRows} {
+		text, args := o.sql.list(statement, waiting)
+		if _, err := exec(ctx, tx, text, args...); err != nil {
 			return 0, err
 		}
 	}
 	return n, nil
+}
+
+// unpublished returns the positions of the rows of a key behind first that are
+// not recorded as published. The relay's row is locked, so that this stays so.
+func (o *Outbox) unpublished(ctx context.Context, tx *sql.Tx, topic string, key []byte, first int64) ([]int64, error) {
+	var published, swept, token int64
+	var encoded []byte
+	if err := tx.QueryRowContext(ctx, o.sql.taken).Scan(&token, &published, &encoded, &swept); err != nil {
+		return nil, err
+	}
+	if err := o.hold(ctx, tx, token); err != nil {
+		return nil, err
+	}
+	if err := tx.QueryRowContext(ctx, o.sql.taken).Scan(&token, &published, &encoded, &swept); err != nil {
+		return nil, err
+	}
+	missing, err := decodeGaps(encoded)
+	if err != nil {
+		return nil, err
+	}
+	waiting, err := positions(ctx, tx, o.sql.logKey, topic, key, first)
+	return slices.DeleteFunc(waiting, func(p int64) bool {
+		_, late := missing.find(p)
+		return p <= published && !late
+	}), err
 }
 
 func exec(ctx context.Context, tx *sql.Tx, statement string, args ...any) (int, error) {

@@ -3,14 +3,15 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"strings"
 )
 
 // prepare compiles the statement for a single event, a fifth of the cost of
 // publishing one, where no transaction of the caller can be holding the only
-// connection. If it fails the statement is used as text.
+// connection. If it fails the statement is used as text. pgx does it by itself.
 func (o *Outbox) prepare(ctx context.Context) {
-	if o.one.Load() != nil || o.unprepared.Load() {
+	if o.one.Load() != nil || o.unprepared.Load() || o.pgx {
 		return
 	}
 	s, err := o.db.PrepareContext(ctx, o.sql.insert.one)
@@ -37,3 +38,7 @@ func (o *Outbox) execOne(ctx context.Context, tx *sql.Tx, s *insertion, args []a
 	}
 	return err
 }
+
+// isPgx reports whether a database is used through pgx, which prepares
+// statements by itself and takes slices as arrays.
+func isPgx(db *sql.DB) bool { return fmt.Sprintf("%T", db.Driver()) == "*stdlib.Driver" }

@@ -10,17 +10,16 @@ import (
 // Progress is recorded when either of these is reached. Each record is an fsync
 // and, on SQLite, takes the database's only writer.
 const (
-	recordEvery = 20 * time.Millisecond
-	recordRows  = 500
+	recordEvery    = 20 * time.Millisecond
+	recordRows     = 1000
+	maxRecordEvery = time.Second
 )
 
-// record is the committer: it writes progress, keeps the lease and sweeps
-// published rows, until work ends.
+// record is the committer: it writes progress and keeps the lease, until work
+// ends.
 func (t *term) record() {
 	renew := time.NewTimer(t.cfg.lease / 4)
 	defer renew.Stop()
-	sweep := newSweeper(t)
-	defer sweep.stop()
 	drained := t.drained
 	read := t.read
 	for {
@@ -32,9 +31,6 @@ func (t *term) record() {
 		case <-read:
 			read = nil
 		case <-renew.C:
-		case <-sweep.due():
-			sweep.step()
-			continue
 		}
 		if t.recordNow() {
 			renew.Reset(t.cfg.lease / 4)
@@ -48,18 +44,20 @@ func (t *term) record() {
 	}
 }
 
-// behind is how many positions are published and not recorded.
+// behind is how many rows are published and not recorded.
 func (t *term) behind() int64 {
 	mark, ok := t.lane.Watermark()
 	if !ok {
 		return 0
 	}
-	return mark - t.lease.published
+	return mark - t.recorded.Load()
 }
 
-// coalesce waits for more progress, so that one transaction records it all.
+// coalesce waits for more progress, so that one statement records it all. What
+// takes long to write is written less often.
 func (t *term) coalesce(stopping bool) {
-	limit := time.NewTimer(time.Until(t.lease.taken.Add(recordEvery)))
+	every := min(maxRecordEvery, max(recordEvery, 5*t.recording))
+	limit := time.NewTimer(time.Until(t.lease.taken.Add(every)))
 	defer limit.Stop()
 	for !stopping && t.behind() < recordRows {
 		select {
@@ -79,7 +77,9 @@ func (t *term) coalesce(stopping bool) {
 func (t *term) recordNow() bool {
 	ctx, cancel := t.bounded()
 	defer cancel()
+	began := time.Now()
 	err := t.recordUpTo(ctx)
+	t.recording = time.Since(began)
 	switch {
 	case err == nil:
 		t.stuck.Store(false)
@@ -95,27 +95,69 @@ func (t *term) recordNow() bool {
 }
 
 func (t *term) recordUpTo(ctx context.Context) error {
-	l, q := t.lease, &t.box.sql
+	l := t.lease
 	mark, ok := t.lane.Watermark()
 	if !ok {
-		mark = l.published
+		mark = t.recorded.Load()
 	}
-	now := time.Now()
-	err := t.box.fenced(ctx, q.renew, []any{mark, now.Add(l.duration).UnixMilli(), l.token}, func(tx *sql.Tx) error {
-		if t.cfg.retention > 0 || mark == l.published {
-			return nil
-		}
-		_, err := tx.ExecContext(ctx, q.deleteRange, l.published, mark)
-		return err
-	})
+	frontier, _ := t.cursor.where()
+	published, missing := t.cursor.pass(mark)
+	swept := t.swept.Load()
+	began := time.Now()
+	bound, err := t.box.renew(ctx, l.token, published, missing.encode(), swept, l.duration)
 	if err != nil {
 		return err
 	}
-	l.published, l.taken = mark, now
+	l.published, l.missing, l.swept, l.taken = published, missing, swept, began
+	if bound != 0 {
+		t.cursor.bind(frontier, bound)
+	}
 	t.recorded.Store(mark)
+	t.complete.Store(l.complete())
 	t.stopBy.Store(l.stopBy().UnixMilli())
 	t.expiry.Reset(time.Until(l.stopBy()))
 	return nil
+}
+
+// complete is the position up to which nothing is missing.
+func (l *lease) complete() int64 {
+	if len(l.missing) > 0 {
+		return l.missing[0].from - 1
+	}
+	return l.published
+}
+
+// renew records progress under a lease and extends it. On PostgreSQL it returns
+// the id of its transaction.
+func (o *Outbox) renew(ctx context.Context, token, published int64, missing []byte, swept int64, d time.Duration) (xid int64, err error) {
+	args := []any{published, missing, swept, d.Milliseconds(), token}
+	switch o.sql.dialect {
+	case Postgres:
+		err = o.db.QueryRowContext(ctx, o.sql.renew, args...).Scan(&xid)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = errFenced
+		}
+		return xid, err
+	case MySQL:
+		// A row that is the same as before does not count as affected.
+		return 0, o.fenced(ctx, token, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, o.sql.renew, args...)
+			return err
+		})
+	}
+	done, err := o.sql.dialect.Turn(ctx, o.db)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	res, err := o.db.ExecContext(ctx, o.sql.renew, args...)
+	if err != nil {
+		return 0, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return 0, errors.Join(err, errFenced)
+	}
+	return 0, nil
 }
 
 // recordLast records what was published since the committer ended.

@@ -15,8 +15,8 @@ import (
 )
 
 // In returns a publisher that writes events as part of tx: they are published
-// if and only if tx commits. Publish is one INSERT for up to 200 messages (one
-// more if some are due later), and honours the context of the first message.
+// if and only if tx commits. Publish is one INSERT (one more if some messages are
+// due later; several beyond 200 messages on SQLite, elsewhere beyond 1000 or 4 MiB), and honours the context of the first message.
 // Errors about the messages are permanent. The publisher ends with tx; its Close
 // does nothing. Like tx it is for one goroutine at a time.
 //
@@ -141,16 +141,25 @@ func (p *publisher) insert(ctx context.Context, topic string, now time.Time, due
 
 func (p *publisher) insertChunks(ctx context.Context, s *insertion, topic string, at int64, rows []pending) error {
 	for len(rows) > 0 {
-		n := min(len(rows), s.maxRows)
-		if n == 1 {
-			return p.box.execOne(ctx, p.tx, s, s.args(topic, at, rows))
-		}
-		if _, err := p.tx.ExecContext(ctx, s.text(n), s.args(topic, at, rows[:n])...); err != nil {
+		n := s.fit(rows)
+		if err := p.insertChunk(ctx, s, topic, at, rows[:n]); err != nil {
 			return err
 		}
 		rows = rows[n:]
 	}
 	return nil
+}
+
+func (p *publisher) insertChunk(ctx context.Context, s *insertion, topic string, at int64, rows []pending) error {
+	switch {
+	case len(rows) == 1:
+		return p.box.execOne(ctx, p.tx, s, s.args(topic, at, rows))
+	case s.arrays != "" && p.box.pgx:
+		_, err := p.tx.ExecContext(ctx, s.arrays, s.arrayArgs(topic, at, rows)...)
+		return err
+	}
+	_, err := p.tx.ExecContext(ctx, s.text(p.box.sql.dialect, len(rows)), s.args(topic, at, rows)...)
+	return err
 }
 
 // explain adds what to do to errors that have a remedy.

@@ -1,95 +1,136 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
+	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
 	"github.com/millrace-go/millrace/internal/dialect"
 )
 
 // readBatch is how many rows are read at a time.
-const readBatch = 500
+const readBatch = 1000
 
 // readPause is the least time between two reads that find the end of the log: a
 // poke is answered at once, a hundred in a row with fewer reads.
 const readPause = 2 * time.Millisecond
 
-// maxAhead bounds how many positions beyond the recorded cursor the relay
-// publishes while a row near the cursor is being retried: what a crash may
-// repeat.
+// maxAhead bounds how many rows beyond the recorded progress the relay
+// publishes while an early row is being retried: what a crash may repeat.
 const maxAhead = 20_000
 
-// row is an event of the log in the relay's hands.
-type row struct {
-	position       int64
-	id, topic, key string
-	metadata       []byte
-	payload        []byte
-	tries          tries
-	sent           bool // published already, by a detour
-}
-
-// order is the key by which the dispatcher keeps rows in order.
-func (r *row) order() string {
-	if r.key == "" {
-		return ""
-	}
-	return r.topic + "\x00" + r.key
-}
+// maxGaps bounds the runs of missing positions that are remembered. Beyond it
+// the relay waits for some of them to be filled or to end.
+const maxGaps = 50_000
 
 // readLog adds the rows behind the cursor to the lane, as they come, until work
 // ends or, once the relay is being stopped, the end of the log is reached.
 func (t *term) readLog() {
-	at := t.recorded.Load()
-	var buffer []*row
+	r := reader{term: t, watch: newGapWatch(t), entries: make([]dispatch.Entry[*row], 0, readBatch)}
 	s := schedule{term: t}
 	for t.work.Err() == nil {
 		stopping := t.intake.Err() != nil // asked before reading: what was there then is read
-		if !t.roomAhead(at) {
+		if !t.roomAhead(r.last) {
 			continue
 		}
 		s.moveDue()
 		began := time.Now()
-		rows, err := t.readRows(buffer[:0], at)
+		found, full, err := r.next()
 		if err != nil {
 			t.databaseError("read the log", err)
 			continue
 		}
-		buffer = rows
-		for _, r := range rows {
-			t.detour.take(r)
-			if t.lane.Add(t.work, r.order(), r.position, 1, r) != nil {
-				return
-			}
-			at = r.position
-		}
-		if len(rows) == readBatch {
+		if full {
 			continue
 		}
 		if stopping {
 			return
 		}
-		t.rest(s.next)
+		if found {
+			r.active = began
+		}
+		t.rest(s.next, r.active)
 		dialect.Sleep(t.work, readPause-time.Since(began))
 	}
 }
 
-// roomAhead waits while the relay must not get further ahead of the cursor.
-func (t *term) roomAhead(at int64) bool {
-	if !t.stuck.Load() && at-t.recorded.Load() < maxAhead {
+// reader is what the goroutine of readLog keeps between two reads.
+type reader struct {
+	*term
+	watch   gapWatch
+	last    int64 // the number of the last row
+	active  time.Time
+	rows    []*row
+	entries []dispatch.Entry[*row]
+}
+
+// next reads once, and reports whether it found anything and whether there may
+// be more.
+func (r *reader) next() (found, full bool, err error) {
+	q := r.watch.query(r.cursor.where())
+	began := time.Now()
+	r.rows, err = r.queryRows(r.work, r.rows[:0], q.text, q.args)
+	if err != nil {
+		return false, false, err
+	}
+	rows := r.watch.sift(r.rows, q, time.Since(began))
+	if !slices.IsSortedFunc(rows, byPosition) {
+		slices.SortFunc(rows, byPosition)
+	}
+	r.add(rows)
+	r.watch.taken()
+	clear(r.rows)
+	return len(rows) > 0, len(rows) >= q.limit, nil
+}
+
+func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
+
+// add hands rows to the dispatcher, all at once where they find room.
+func (r *reader) add(rows []*row) {
+	if r.term.rows.Len()+len(rows) >= r.cfg.limit {
+		for _, w := range rows {
+			r.detour.take(w)
+			r.last = r.cursor.take(w.position, r.watch.gapless())
+			if r.lane.Add(r.work, w.order, r.last, 1, w) != nil {
+				return
+			}
+		}
+		return
+	}
+	r.entries = r.entries[:0]
+	for _, w := range rows {
+		r.detour.take(w)
+		r.last = r.cursor.take(w.position, r.watch.gapless())
+		r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: r.last, Attempt: 1, Record: w})
+	}
+	_, _ = r.lane.AddBatch(r.work, r.entries) // fails only when work has ended
+	clear(r.entries)
+}
+
+// roomAhead waits while the relay must not get further ahead of what it has
+// recorded.
+func (t *term) roomAhead(last int64) bool {
+	if !t.stuck.Load() && last-t.recorded.Load() < maxAhead && t.cursor.gaps() < maxGaps {
 		return true
 	}
 	select {
 	case <-t.work.Done():
 	case <-t.advancing:
 	}
-	return false
+	return t.cursor.gaps() >= maxGaps // look for some of them
 }
 
-// rest waits for a poke, the next due time, the next poll or the end.
-func (t *term) rest(due time.Time) {
-	pause := t.cfg.poll
+// minPoll is how soon the relay looks again after it has found something.
+const minPoll = 5 * time.Millisecond
+
+// rest waits for a poke, the next due time, the next poll or the end. Polls
+// follow each other at an eighth of the time for which nothing was found.
+func (t *term) rest(due, active time.Time) {
+	pause := min(t.cfg.poll, max(minPoll, time.Since(active)/8))
 	if !due.IsZero() {
 		pause = max(0, min(pause, time.Until(due)))
 	}
@@ -103,20 +144,57 @@ func (t *term) rest(due time.Time) {
 	}
 }
 
-func (t *term) readRows(into []*row, after int64) ([]*row, error) {
-	rows, err := t.box.db.QueryContext(t.work, t.box.sql.read, after, readBatch)
+func (t *term) queryRows(ctx context.Context, into []*row, query string, args []any) ([]*row, error) {
+	rows, err := t.box.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return into, err
 	}
 	defer rows.Close()
+	var raw rawRow
 	for rows.Next() {
-		r := new(row)
-		if err := rows.Scan(&r.position, &r.id, &r.topic, &r.key, &r.metadata, &r.payload); err != nil {
+		if err := rows.Scan(&raw.position, &raw.id, &raw.topic, &raw.key, &raw.metadata, &raw.payload); err != nil {
 			return into, err
 		}
-		into = append(into, r)
+		into = append(into, raw.row())
 	}
 	return into, errors.Join(rows.Err(), rows.Close())
+}
+
+// row is an event of the log in the relay's hands.
+type row struct {
+	position       int64
+	id, topic, key string
+	order          string // the key by which the dispatcher keeps rows in order
+	metadata       []byte
+	payload        []byte
+	tries          tries
+	sent           bool // published already, by a detour
+}
+
+// rawRow is a row in the driver's memory.
+type rawRow struct {
+	position                          int64
+	id, topic, key, metadata, payload sql.RawBytes
+}
+
+// row copies in two pieces: reading is what the relay does most.
+func (w *rawRow) row() *row {
+	n, m := len(w.topic), len(w.key)
+	b := make([]byte, 0, n+1+m+len(w.id))
+	b = append(b, w.topic...)
+	b = append(b, 0)
+	b = append(b, w.key...)
+	text := string(append(b, w.id...))
+	r := &row{position: w.position, topic: text[:n], key: text[n+1 : n+1+m], id: text[n+1+m:]}
+	if m > 0 {
+		r.order = text[:n+1+m]
+	}
+	data := make([]byte, len(w.metadata)+len(w.payload))
+	copy(data, w.metadata)
+	copy(data[len(w.metadata):], w.payload)
+	r.metadata = data[:len(w.metadata):len(w.metadata)]
+	r.payload = data[len(w.metadata):]
+	return r
 }
 
 // databaseError logs an error that the relay waits out.

@@ -153,8 +153,8 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // checkTables reports what no retry will mend.
 func (r *Relay) checkTables(ctx context.Context) error {
-	_, _, err := r.box.peekLease(ctx)
-	if errors.Is(err, errNoTables) || errors.Is(err, errNewer) {
+	_, err := r.box.peekLease(ctx)
+	if errors.Is(err, errNoTables) || errors.Is(err, dialect.ErrNewer) {
 		return err
 	}
 	return nil // a database that is away for a moment is no reason to fail
@@ -175,7 +175,7 @@ func (r *Relay) campaign(ctx context.Context, log *slog.Logger) (*lease, error) 
 				r.box.release(l, log)
 			}
 			return nil, nil
-		case errors.Is(err, errNoTables), errors.Is(err, errNewer):
+		case errors.Is(err, errNoTables), errors.Is(err, dialect.ErrNewer):
 			return nil, err
 		case err != nil:
 			log.Error("outbox: the relay can't take its lease and tries again", "error", err)

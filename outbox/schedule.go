@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"time"
@@ -14,7 +15,18 @@ type schedule struct {
 	term  *term
 	next  time.Time // the earliest due time, zero if nothing is scheduled
 	asked time.Time
+	floor int64     // the due time up to which everything has been moved
+	whole time.Time // when it was last looked for below that
 }
+
+// Rows that were moved stay in the index until the database cleans up, which a
+// long transaction elsewhere can put off. So they are passed over; what becomes
+// due below the floor, because its transaction was open for so long, is found
+// by looking everywhere now and then.
+const (
+	wholeEvery  = 5 * time.Second
+	floorMargin = time.Second
+)
 
 // moveDue moves what is due. Whether something is, is asked once per poll and
 // when this process has scheduled something.
@@ -26,9 +38,12 @@ func (s *schedule) moveDue() {
 		return
 	}
 	s.asked = now
+	if now.Sub(s.whole) > wholeEvery {
+		s.floor, s.whole = 0, now
+	}
 	for t.work.Err() == nil {
 		var millis int64
-		err := t.box.db.QueryRowContext(t.work, t.box.sql.nextDue).Scan(&millis)
+		err := t.box.db.QueryRowContext(t.work, t.box.sql.nextDue, s.floor).Scan(&millis)
 		if errors.Is(err, sql.ErrNoRows) {
 			s.next = time.Time{}
 			return
@@ -38,7 +53,9 @@ func (s *schedule) moveDue() {
 			if s.next.After(time.Now()) {
 				return
 			}
-			err = t.moveBatch()
+			if err = t.moveBatch(s.floor); err == nil {
+				s.floor = max(s.floor, millis-floorMargin.Milliseconds())
+			}
 		}
 		if errors.Is(err, errFenced) {
 			t.lost(errFenced)
@@ -49,13 +66,38 @@ func (s *schedule) moveDue() {
 	}
 }
 
-func (t *term) moveBatch() error {
+// moveBatch moves what is due and was not scheduled before floor.
+func (t *term) moveBatch(floor int64) error {
 	q, now := &t.box.sql, time.Now().UnixMilli()
-	return t.box.fenced(t.work, q.fence, []any{t.lease.token}, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(t.work, q.moveDue, now, now, dueBatch); err != nil {
+	return t.box.fenced(t.work, t.lease.token, func(tx *sql.Tx) error {
+		due, err := positions(t.work, tx, q.due, floor, now, dueBatch)
+		if err != nil || len(due) == 0 {
 			return err
 		}
-		_, err := tx.ExecContext(t.work, q.deleteDue, now, dueBatch)
+		move, args := q.list(q.moveDue, due, now)
+		if _, err := tx.ExecContext(t.work, move, args...); err != nil {
+			return err
+		}
+		drop, args := q.list(q.deleteDue, due)
+		_, err = tx.ExecContext(t.work, drop, args...)
 		return err
 	})
+}
+
+// positions returns the positions that a query finds.
+func positions(ctx context.Context, tx *sql.Tx, query string, args ...any) ([]int64, error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []int64
+	for rows.Next() {
+		var p int64
+		if err := rows.Scan(&p); err != nil {
+			return nil, err
+		}
+		found = append(found, p)
+	}
+	return found, rows.Err()
 }

@@ -62,7 +62,7 @@ func (o *Outbox) readStats(ctx context.Context) (Stats, error) {
 	if err := o.readPending(ctx, tx, published, &s); err != nil {
 		return s, err
 	}
-	if err := optional(tx.QueryRowContext(ctx, o.sql.nextDue).Scan(&due)); err != nil {
+	if err := optional(tx.QueryRowContext(ctx, o.sql.nextDue, 0).Scan(&due)); err != nil {
 		return s, err
 	}
 	if due > 0 {
@@ -71,7 +71,7 @@ func (o *Outbox) readStats(ctx context.Context) (Stats, error) {
 	if err := tx.QueryRowContext(ctx, o.sql.scheduled).Scan(&s.Scheduled); err != nil {
 		return s, err
 	}
-	return s, tx.QueryRowContext(ctx, o.sql.parkedCount).Scan(&s.Parked)
+	return s, tx.QueryRowContext(ctx, o.sql.parkCount).Scan(&s.Parked)
 }
 
 func (o *Outbox) readPending(ctx context.Context, tx *sql.Tx, published int64, s *Stats) error {
@@ -89,7 +89,7 @@ func (o *Outbox) readPending(ctx context.Context, tx *sql.Tx, published int64, s
 		s.Pending = end - published
 	}
 	var written int64
-	if err := optional(tx.QueryRowContext(ctx, o.sql.oldest, published).Scan(&written)); err != nil {
+	if err := optional(tx.QueryRowContext(ctx, o.sql.oldestPending, published).Scan(&written)); err != nil {
 		return err
 	}
 	s.OldestPending = max(0, time.Since(time.UnixMilli(written)))

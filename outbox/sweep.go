@@ -1,66 +1,106 @@
 package outbox
 
 import (
+	"context"
 	"database/sql"
-	"errors"
 	"time"
 )
 
 const (
-	sweepRows  = 500                    // of one transaction
-	sweepPause = 20 * time.Millisecond  // between two full steps, for other writers
-	sweepRest  = 30 * time.Second       // when nothing is left, at most
+	sweepRows  = 1000                   // of one statement
+	sweepEvery = 100 * time.Millisecond // when there is little to delete
+	sweepRest  = 30 * time.Second       // with a retention, at most
 	sweepRetry = 5 * time.Second        // after an error
-	sweepMin   = 100 * time.Millisecond // for tiny retentions
 )
 
-// sweeper deletes published rows that are older than the retention, in steps of
-// bounded size. Without a retention it removes, once, what a relay with one has
-// left behind.
-type sweeper struct {
-	term  *term
-	timer *time.Timer
-}
-
-func newSweeper(t *term) *sweeper {
-	return &sweeper{term: t, timer: time.NewTimer(0)}
-}
-
-func (s *sweeper) due() <-chan time.Time { return s.timer.C }
-func (s *sweeper) stop()                 { s.timer.Stop() }
-
-// step deletes what is old among the oldest rows and sets the next time.
-func (s *sweeper) step() {
-	t := s.term
-	deleted, err := t.sweep()
-	switch {
-	case errors.Is(err, errFenced):
-		t.lost(errFenced)
-	case err != nil:
-		t.log.Error("outbox: published events could not be deleted, trying again", "error", err)
-		s.timer.Reset(sweepRetry)
-	case deleted == sweepRows:
-		s.timer.Reset(sweepPause)
-	case t.cfg.retention > 0:
-		s.timer.Reset(max(sweepMin, min(sweepRest, t.cfg.retention/10)))
+// sweep deletes published rows, those older than the retention if there is one,
+// in steps of bounded size, until work ends. It goes up to the first position
+// that is missing, and begins where it stopped before, so that a step costs the
+// same however many rows are kept and however many deleted ones the database
+// could not clean up yet. It needs no fence: what is recorded as published stays
+// so whoever owns the outbox.
+func (t *term) sweep() {
+	idle := sweepEvery
+	if t.cfg.retention > 0 {
+		idle = max(sweepEvery, min(sweepRest, t.cfg.retention/10))
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-t.work.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		more, err := t.sweepStep()
+		switch {
+		case err != nil && t.work.Err() == nil:
+			t.log.Error("outbox: published events could not be deleted, trying again", "error", err)
+			timer.Reset(sweepRetry)
+		case more: // half of the time is left to others
+			timer.Reset(time.Since(began))
+		default:
+			timer.Reset(idle)
+		}
 	}
 }
 
-func (t *term) sweep() (deleted int64, err error) {
+// sweepLast deletes what was published since the sweeper ended, as far as that is
+// quick.
+func (t *term) sweepLast() {
+	for began := time.Now(); time.Since(began) < grace/2; {
+		if more, err := t.sweepStep(); err != nil || !more {
+			return
+		}
+	}
+}
+
+// sweepStep deletes the oldest rows and reports whether there may be more.
+func (t *term) sweepStep() (more bool, err error) {
+	from, limit := t.swept.Load(), t.complete.Load()
+	if from >= limit {
+		return false, nil
+	}
 	ctx, cancel := t.bounded()
 	defer cancel()
-	l, q := t.lease, &t.box.sql
-	before := time.Now().Add(-t.cfg.retention).UnixMilli()
-	if t.cfg.retention == 0 {
-		before = 1<<63 - 1
+	upTo, more, err := t.sweepable(ctx, from, limit)
+	if err != nil || upTo == from {
+		return false, err
 	}
-	err = t.box.fenced(ctx, q.fence, []any{l.token}, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, q.sweep, before, l.published, sweepRows)
-		if err != nil {
-			return err
-		}
-		deleted, err = res.RowsAffected()
+	err = t.box.sql.dialect.ReadCommitted(ctx, t.box.db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, t.box.sql.deleteRange, from, upTo)
 		return err
 	})
-	return deleted, err
+	if err != nil {
+		return false, err
+	}
+	t.swept.Store(upTo)
+	return more, nil
+}
+
+// sweepable returns up to which position the next rows may be deleted, and
+// whether there may be more behind.
+func (t *term) sweepable(ctx context.Context, from, limit int64) (upTo int64, more bool, err error) {
+	rows, err := t.box.db.QueryContext(ctx, t.box.sql.oldest, from, limit, sweepRows)
+	if err != nil {
+		return from, false, err
+	}
+	defer rows.Close()
+	before := time.Now().Add(-t.cfg.retention).UnixMilli()
+	n := 0
+	for upTo = from; rows.Next(); n++ {
+		var position, written int64
+		if err := rows.Scan(&position, &written); err != nil {
+			return from, false, err
+		}
+		if t.cfg.retention > 0 && written >= before {
+			return upTo, false, nil
+		}
+		upTo = position
+	}
+	if n < sweepRows {
+		upTo = limit
+	}
+	return upTo, n == sweepRows, rows.Err()
 }

@@ -12,9 +12,10 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
 )
 
-// term is the time during which one relay is active. Three activities share
-// it: the reader adds rows to the dispatcher, workers publish what the
-// dispatcher hands out, and the committer records how far that has come.
+// term is the time during which one relay is active. Four activities share it:
+// the reader adds rows to the dispatcher, workers publish what the dispatcher
+// hands out, the committer records how far that has come, and the sweeper
+// deletes what is recorded.
 type term struct {
 	*Relay
 	lease  *lease // the committer's
@@ -37,9 +38,13 @@ type term struct {
 	read    chan struct{} // closed when the reader has ended
 	drained chan struct{} // closed when all that was read is published and recorded
 
-	recorded  atomic.Int64  // the cursor in the database
-	stuck     atomic.Bool   // the cursor can't be written
-	advancing chan struct{} // the cursor was written
+	cursor    *cursor
+	recorded  atomic.Int64  // how many rows are published according to the database
+	complete  atomic.Int64  // the position up to which it says that nothing is missing
+	swept     atomic.Int64  // the position up to which all rows are deleted
+	recording time.Duration // how long that took last time
+	stuck     atomic.Bool   // progress can't be recorded
+	advancing chan struct{} // progress was recorded
 }
 
 func newTerm(r *Relay, l *lease, wake <-chan struct{}, log *slog.Logger) *term {
@@ -50,7 +55,10 @@ func newTerm(r *Relay, l *lease, wake <-chan struct{}, log *slog.Logger) *term {
 		read:      make(chan struct{}),
 		drained:   make(chan struct{}),
 	}
-	t.recorded.Store(l.published)
+	t.detour.over.L = &t.detour.mu
+	t.cursor = newCursor(l.published, l.missing)
+	t.complete.Store(l.complete())
+	t.swept.Store(l.swept)
 	t.rows = dispatch.New[*row](dispatch.Config{Limit: r.cfg.limit, Progress: func() { signal(t.moved) }})
 	t.lane = t.rows.Lane()
 	return t
@@ -87,8 +95,9 @@ func (t *term) serve(ctx context.Context) error {
 		t.databaseError("read the parked keys", err)
 	}
 
-	var reader, committer, workers sync.WaitGroup
+	var reader, committer, workers, sweeper sync.WaitGroup
 	reader.Go(func() { defer close(t.read); t.readLog() })
+	sweeper.Go(t.sweep)
 	workers.Go(func() { t.rows.WorkBatches(t.work, t.cfg.workers, t.cfg.batch, t.deliver) })
 	committer.Go(t.record)
 
@@ -99,6 +108,7 @@ func (t *term) serve(ctx context.Context) error {
 	}
 	finished := t.endWorkers(ctx, &workers)
 	committer.Wait()
+	sweeper.Wait()
 	if finished { // otherwise the reader may wait for a detour that does not return
 		reader.Wait()
 	}
@@ -178,6 +188,7 @@ func (t *term) close(finished bool) error {
 	}
 	if !errors.Is(why, errFenced) {
 		t.recordLast()
+		t.sweepLast()
 	}
 	if !finished {
 		return fmt.Errorf("%T did not return from Publish although the context of its messages had ended; the lease is left to expire", t.to)
