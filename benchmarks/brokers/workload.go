@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -78,20 +79,17 @@ func consuming(s system, filler system, topic func() string, n, concurrency int,
 		if err := fill(s, filler, t, n); err != nil {
 			return sample{}, err
 		}
-		var mu sync.Mutex
-		var first time.Time
-		handled, done := 0, make(chan time.Time)
+		var handled atomic.Int64 // no lock, which only concurrent handlers would wait for
+		first, done := make(chan time.Time, 1), make(chan time.Time, 1)
 		stop, err := s.consumer(t, t, concurrency, func([]byte) {
-			mu.Lock()
-			if handled++; handled == n/4 {
-				first = time.Now()
+			at := int(handled.Add(1))
+			if at == n/4 {
+				first <- time.Now()
 			}
-			last := handled == n
-			mu.Unlock()
 			if work > 0 {
 				<-time.After(work)
 			}
-			if last {
+			if at == n {
 				done <- time.Now()
 			}
 		})
@@ -101,9 +99,9 @@ func consuming(s system, filler system, topic func() string, n, concurrency int,
 		defer stop()
 		select {
 		case end := <-done:
-			return sample{n: n - n/4, took: end.Sub(first)}, nil
+			return sample{n: n - n/4, took: end.Sub(<-first)}, nil
 		case <-time.After(2 * time.Minute):
-			return sample{}, fmt.Errorf("%d of %d events came", handled, n)
+			return sample{}, fmt.Errorf("%d of %d events came", handled.Load(), n)
 		}
 	}
 }

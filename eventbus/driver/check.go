@@ -15,7 +15,7 @@ func CheckMessage(topic string, m *message.Message, c Capabilities) error {
 		return TooLarge(topic, m.UUID, size, c.MaxPayload)
 	}
 	due, err := Due(m)
-	if err == nil && !c.Delay && due.After(time.Now()) {
+	if err == nil && !c.Delay && !due.IsZero() && due.After(time.Now()) {
 		err = Permanent(fmt.Errorf("topic %q: event %s: publishing for later is %w", topic, m.UUID, ErrUnsupported))
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,31 +27,20 @@ type call struct {
 	// settled.
 	slots []slot
 
-	mu        sync.Mutex
-	outcomes  []outcome
-	pending   int
-	abandoned bool
-
-	failed atomic.Int32 // records of this attempt
+	pending atomic.Int32 // records that are sent and not settled
+	failed  atomic.Int32 // records of this attempt
 }
 
-// slot is the context of a record and leads to its place in the call.
+// slot is the context of a record and says what became of it.
 type slot struct {
 	context.Context
 	call  *call
-	index int
+	state atomic.Uint32
+	err   error // of an unsent record; written before state, and read when nothing is pending
 }
-
-// outcome is what became of a record.
-type outcome struct {
-	state state
-	err   error
-}
-
-type state uint8
 
 const (
-	unsent state = iota
+	unsent uint32 = iota
 	sent
 	accepted
 )
@@ -60,19 +50,19 @@ var calls = sync.Pool{New: func() any { return &call{finished: make(chan struct{
 // maxReused is how much memory of a call is worth keeping, in bytes.
 const maxReused = 1 << 20
 
+// metadataGuess is how long the metadata of a message is expected to be, to make
+// room for it; finding out would take as long as copying it.
+const metadataGuess = 256
+
 // newCall copies messages into the records of a call.
 func newCall(ctx context.Context, topic string, messages []*message.Message) *call {
 	c := calls.Get().(*call)
 	headers, size := 0, 0
 	for _, m := range messages {
 		headers += 1 + len(m.Metadata)
-		size += len(m.UUID) + len(m.Payload) + len(driver.Key(m))
-		for _, value := range m.Metadata {
-			size += len(value)
-		}
+		size += len(m.UUID) + len(m.Payload) + metadataGuess
 	}
 	c.records = grow(c.records, len(messages))
-	c.outcomes = grow(c.outcomes, len(messages))
 	c.slots = make([]slot, len(messages))
 	c.headers = grow(c.headers, headers)[:0]
 	c.bytes = grow(c.bytes, size)[:0]
@@ -81,18 +71,19 @@ func newCall(ctx context.Context, topic string, messages []*message.Message) *ca
 	// meanwhile. So it sees no context that ends.
 	lasting := context.WithoutCancel(ctx)
 	for i, m := range messages {
+		c.slots[i].Context, c.slots[i].call = lasting, c
+		r := &c.records[i]
+		*r = kgo.Record{Topic: topic, Value: keep(c, m.Payload)}
 		from := len(c.headers)
-		c.headers = append(c.headers, kgo.RecordHeader{Key: headerUUID, Value: c.keepString(m.UUID)})
+		c.headers = append(c.headers, kgo.RecordHeader{Key: headerUUID, Value: keep(c, m.UUID)})
 		for name, value := range m.Metadata {
-			c.headers = append(c.headers, kgo.RecordHeader{Key: name, Value: c.keepString(value)})
+			kept := keep(c, value)
+			c.headers = append(c.headers, kgo.RecordHeader{Key: name, Value: kept})
+			if name == driver.MetadataKey && value != "" {
+				r.Key = kept
+			}
 		}
-		r := kgo.Record{Topic: topic, Headers: c.headers[from:len(c.headers):len(c.headers)], Value: c.keep(m.Payload)}
-		if key := driver.Key(m); key != "" {
-			r.Key = c.keepString(key)
-		}
-		c.records[i] = r
-		c.outcomes[i] = outcome{}
-		c.slots[i] = slot{lasting, c, i}
+		r.Headers = c.headers[from:len(c.headers):len(c.headers)]
 	}
 	return c
 }
@@ -105,13 +96,8 @@ func grow[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-func (c *call) keep(b []byte) []byte {
-	from := len(c.bytes)
-	c.bytes = append(c.bytes, b...)
-	return c.bytes[from:len(c.bytes):len(c.bytes)]
-}
-
-func (c *call) keepString(s string) []byte {
+// keep copies s. What was kept before stays where it is if there is no room.
+func keep[T string | message.Payload](c *call, s T) []byte {
 	from := len(c.bytes)
 	c.bytes = append(c.bytes, s...)
 	return c.bytes[from:len(c.bytes):len(c.bytes)]
@@ -119,64 +105,49 @@ func (c *call) keepString(s string) []byte {
 
 // send gives the client what it has not accepted yet, in order.
 func (c *call) send(ctx context.Context, client *kgo.Client) {
-	c.mu.Lock()
+	now := time.Now()
 	c.failed.Store(0)
-	for i := range c.outcomes {
-		if c.outcomes[i].state == accepted {
-			continue
-		}
-		c.outcomes[i] = outcome{state: sent}
-		c.pending++
-		r := &c.records[i] // to which the client has written, if it was sent before
-		*r = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}
-	}
-	c.pending++ // for this function: what is being sent is not finished
-	c.mu.Unlock()
+	c.pending.Store(1) // for this function: what is being sent is not finished
 	for i := range c.slots {
-		r := &c.records[i]
-		if r.Context != nil {
-			continue // accepted
+		s, r := &c.slots[i], &c.records[i]
+		if s.state.Load() == accepted {
+			continue
 		}
 		if c.failed.Load() > 0 {
-			c.skip(i) // it must not come before what failed and will be sent again
+			s.err = errBehindFailure // it must not come before what failed and will be sent again
 			continue
 		}
-		r.Context = &c.slots[i]
+		if r.Context != nil { // it was sent before, and the client has written to it
+			*r = kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}
+		}
+		r.Context, r.Timestamp = s, now
+		s.err = nil
+		s.state.Store(sent)
+		c.pending.Add(1)
 		client.Produce(ctx, r, settled)
 	}
-	c.mu.Lock()
 	c.done()
 }
 
 var errBehindFailure = errors.New("an event before it in the batch failed")
 
-func (c *call) skip(i int) {
-	c.mu.Lock()
-	c.outcomes[i] = outcome{unsent, errBehindFailure}
-	c.pending--
-	c.mu.Unlock()
-}
-
 // settled is called by the client for each record, and must not block.
 func settled(r *kgo.Record, err error) {
 	s := r.Context.(*slot)
 	c := s.call
-	c.mu.Lock()
 	if err == nil {
-		c.outcomes[s.index].state = accepted
+		s.state.Store(accepted)
 	} else {
-		c.outcomes[s.index] = outcome{unsent, err}
+		s.err = err
+		s.state.Store(unsent)
 		c.failed.Add(1)
 	}
 	c.done()
 }
 
-// done ends what is pending by one and unlocks.
+// done ends what is pending by one. After the last, c may be used again.
 func (c *call) done() {
-	c.pending--
-	last := c.pending == 0 && !c.abandoned
-	c.mu.Unlock()
-	if last {
+	if c.pending.Add(-1) == 0 {
 		c.finished <- struct{}{}
 	}
 }
@@ -184,26 +155,22 @@ func (c *call) done() {
 // failures returns an element per message once the call is finished, or nil if
 // all were accepted.
 func (c *call) failures() []error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.failed.Load() == 0 {
 		return nil
 	}
-	errs := make([]error, len(c.outcomes))
-	for i := range c.outcomes {
-		errs[i] = c.outcomes[i].err
+	errs := make([]error, len(c.slots))
+	for i := range c.slots {
+		errs[i] = c.slots[i].err
 	}
 	return errs
 }
 
-// abandon stops waiting. What is not settled by now has failed with err.
+// abandon stops waiting. What is not settled by now has failed with err. The call
+// is not used again.
 func (c *call) abandon(err error) []error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.abandoned = true
-	errs := make([]error, len(c.outcomes))
-	for i := range c.outcomes {
-		switch c.outcomes[i].state {
+	errs := make([]error, len(c.slots))
+	for i := range c.slots {
+		switch c.slots[i].state.Load() {
 		case unsent:
 			errs[i] = err
 		case sent:

@@ -17,7 +17,7 @@ type outgoing struct {
 // NewMessage implements driver.Delivery.Original.
 func (o *outgoing) NewMessage() *message.Message {
 	m := &message.Message{Payload: o.record.Value}
-	m.UUID, m.Metadata = decode(o.record.Record)
+	m.UUID, m.Metadata = decode(o.record.Record, o.record.values)
 	return m
 }
 
@@ -25,11 +25,11 @@ func (o *outgoing) NewMessage() *message.Message {
 func (c *consumer) deliver(it *dispatch.Item[record]) {
 	r := &it.Record
 	o := &outgoing{
-		Delivery: driver.Delivery{Topic: c.sub.Topic, Key: it.Key, Position: driver.Position{Partition: r.Partition, Offset: r.Offset}, Attempt: it.Attempt},
+		Delivery: driver.Delivery{Topic: c.sub.Topic, Key: it.Key, Position: driver.Position{Partition: r.part.number, Offset: it.Position}, Attempt: it.Attempt},
 		message:  message.Message{Payload: r.Value},
 		record:   r,
 	}
-	o.message.UUID, o.message.Metadata = decode(r.Record)
+	o.message.UUID, o.message.Metadata = decode(r.Record, r.values)
 	o.Message, o.Original = &o.message, o
 	c.settle(it, c.sub.Handle(&o.Delivery))
 }

@@ -11,8 +11,9 @@ import (
 // record is an event in the hands of a consumer.
 type record struct {
 	*kgo.Record
-	part *partition
-	size int64
+	values string // of its headers; see read
+	part   *partition
+	size   int64
 
 	detached bool // from what was fetched with it
 }
@@ -33,7 +34,8 @@ type partition struct {
 	chunks [][]*kgo.Record
 	staged int
 	paused bool
-	seen   int64 // of finished, at the last tick
+	seen   int64 // of finished, at the last tick that it got on
+	stuck  int   // ticks since then
 
 	stored int64 // the position that was committed; under consumer.committing
 }

@@ -13,21 +13,40 @@ import (
 // headerUUID is where Watermill's Kafka adapter has the id of a message.
 const headerUUID = "_watermill_message_uuid"
 
-// decode reads the id and the metadata of a record. It reads every record: what
-// it makes no sense of is for the subscriber to judge.
-func decode(r *kgo.Record) (id string, metadata message.Metadata) {
-	size := 0
+// read returns the values of all headers of r, one after the other, and the key by
+// which it is ordered, in one allocation. A record that was not published by this
+// library is ordered by its own key.
+func read(r *kgo.Record) (values, key string) {
+	size := len(r.Key)
 	for i := range r.Headers {
 		size += len(r.Headers[i].Value)
 	}
-	var text strings.Builder // one allocation for all values
+	var text strings.Builder
 	text.Grow(size)
+	from, to := -1, 0
+	for i := range r.Headers {
+		h := &r.Headers[i]
+		text.Write(h.Value)
+		if h.Key == driver.MetadataKey { // as in metadata, the last counts
+			from, to = text.Len()-len(h.Value), text.Len()
+		}
+	}
+	if from < 0 {
+		from, to = text.Len(), text.Len()+len(r.Key)
+		text.Write(r.Key)
+	}
+	values = text.String()
+	return values, values[from:to]
+}
+
+// decode makes the id and the metadata of a record, whose values were read. It
+// takes every record: what it makes no sense of is for the subscriber to judge.
+func decode(r *kgo.Record, values string) (id string, metadata message.Metadata) {
 	metadata = make(message.Metadata, len(r.Headers))
 	for i := range r.Headers {
 		h := &r.Headers[i]
-		from := text.Len()
-		text.Write(h.Value)
-		value := text.String()[from:]
+		value := values[:len(h.Value)]
+		values = values[len(h.Value):]
 		if h.Key == headerUUID {
 			id = value
 			continue
@@ -35,18 +54,6 @@ func decode(r *kgo.Record) (id string, metadata message.Metadata) {
 		metadata[h.Key] = value
 	}
 	return id, metadata
-}
-
-// keyOf returns the key by which a record is ordered. One that was not published
-// by this library is ordered by the record's own.
-func keyOf(r *kgo.Record) string {
-	key := r.Key
-	for i := range r.Headers {
-		if r.Headers[i].Key == driver.MetadataKey {
-			key = r.Headers[i].Value // as in metadata, the last counts
-		}
-	}
-	return string(key)
 }
 
 // detached returns a copy of r that shares no memory with the others that were
@@ -62,11 +69,11 @@ func detached(r *kgo.Record) *kgo.Record {
 	return &c
 }
 
-// sizeOf returns about how much memory r holds.
+// sizeOf returns about how much memory r holds, and a copy of what read returns.
 func sizeOf(r *kgo.Record) int64 {
 	n := 128 + len(r.Key) + len(r.Value)
 	for i := range r.Headers {
-		n += 48 + len(r.Headers[i].Key) + len(r.Headers[i].Value)
+		n += 48 + len(r.Headers[i].Key) + 2*len(r.Headers[i].Value)
 	}
 	return int64(n)
 }

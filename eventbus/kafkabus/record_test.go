@@ -16,7 +16,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add("", "", "", "", "")
 	f.Fuzz(func(t *testing.T, key, value, id, name, text string) {
 		r := &kgo.Record{Key: []byte(key), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: name, Value: []byte(text)}, {Key: headerUUID, Value: []byte(id)}}}
-		gotID, metadata := decode(r)
+		values, gotKey := read(r)
+		gotID, metadata := decode(r, values)
 		require.Equal(t, id, gotID)
 		if name != headerUUID {
 			require.Equal(t, message.Metadata{name: text}, metadata)
@@ -25,7 +26,7 @@ func FuzzDecode(f *testing.F) {
 		if name == driver.MetadataKey {
 			want = text
 		}
-		require.Equal(t, want, keyOf(r))
+		require.Equal(t, want, gotKey)
 		copied := detached(r)
 		require.Equal(t, fmt.Sprint(r), fmt.Sprint(copied))
 		require.Equal(t, sizeOf(r), sizeOf(copied))

@@ -14,8 +14,12 @@ const (
 	// maxBytes bounds the records that a consumer holds; it is checked before each
 	// poll.
 	maxBytes = 64 << 20
-	// starving is how long workers may be idle while nothing more is polled.
+	// starving is how often it is checked whether workers are idle while nothing more
+	// is polled.
 	starving = 10 * time.Millisecond
+	// stuckChecks is for how many checks a partition may get nowhere. A worker that
+	// found no processor looks like one whose handler takes long, for a while.
+	stuckChecks = 3
 	// minShare lets a partition keep some workers busy, however many there are.
 	minShare = 32
 )
@@ -59,7 +63,7 @@ func (s *stage) awaitRoom(ctx context.Context) bool {
 		select {
 		case <-s.room:
 		case <-tick:
-			s.pauseStuck(s.idle())
+			s.pauseStuck()
 			poke(s.wake)
 		case <-ctx.Done():
 		}
@@ -81,15 +85,18 @@ func (s *stage) hasRoom() bool {
 }
 
 // pauseStuck is called at each tick. If workers are idle, it pauses the partition
-// with most records of those that got nowhere since the last one.
-func (s *stage) pauseStuck(idle bool) {
+// with most records of those that got nowhere for some ticks.
+func (s *stage) pauseStuck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	idle := s.idle() // asked here, where nothing is being dealt
 	var heaviest *partition
 	for _, p := range s.parts {
 		finished := p.finished.Load()
-		stuck := finished == p.seen && p.held.Load() > p.low.Load()
-		if p.seen = finished; stuck && !p.paused && p.staged > 0 && (heaviest == nil || p.staged > heaviest.staged) {
+		if p.stuck++; finished != p.seen || p.held.Load() <= p.low.Load() {
+			p.stuck, p.seen = 0, finished
+		}
+		if p.stuck >= stuckChecks && !p.paused && p.staged > 0 && (heaviest == nil || p.staged > heaviest.staged) {
 			heaviest = p
 		}
 	}
@@ -176,7 +183,8 @@ func (s *stage) fill(p *partition, share int64) {
 	s.batch = s.batch[:0]
 	for n := share - p.held.Load(); n > 0 && p.staged > 0; n-- {
 		r := p.take()
-		s.batch = append(s.batch, dispatch.Entry[record]{Key: keyOf(r), Position: r.Offset, Attempt: 1, Record: record{Record: r, part: p, size: sizeOf(r)}})
+		values, key := read(r)
+		s.batch = append(s.batch, dispatch.Entry[record]{Key: key, Position: r.Offset, Attempt: 1, Record: record{Record: r, values: values, part: p, size: sizeOf(r)}})
 	}
 	p.held.Add(int64(len(s.batch)))
 	_, _ = p.lane.AddBatch(context.Background(), s.batch) // fails only once it was revoked, and then it will leave

@@ -93,3 +93,31 @@ func TestStageSharesTheBufferBetweenPartitions(t *testing.T) {
 	}
 	require.False(t, s.hasRoom(), "what is staged is enough for now")
 }
+
+func TestStagePausesOnlyWhatGetsNowhereForAWhile(t *testing.T) {
+	cl, err := kgo.NewClient()
+	require.NoError(t, err)
+	defer cl.Close()
+	d := dispatch.New[record](dispatch.Config{})
+	idle := true
+	s := newStage(minShare, func() bool { return idle })
+	p := newPartition(cl, "t", 0, d.Lane())
+	s.enter(p)
+	s.put(p, records(0, 10*minShare, "slow"))
+	s.deal()
+	for range 2 * stuckChecks {
+		p.finished.Add(1) // slowly, but it does
+		s.pauseStuck()
+	}
+	require.False(t, p.paused)
+	for range stuckChecks - 1 {
+		s.pauseStuck()
+	}
+	require.False(t, p.paused, "its workers may have found no processor")
+	idle = false
+	s.pauseStuck()
+	require.False(t, p.paused, "there is enough to do")
+	idle = true
+	s.pauseStuck()
+	require.True(t, p.paused)
+}

@@ -55,6 +55,7 @@ type Dispatcher[R any] struct {
 	room    sync.Cond // a record left, or adders must stop
 	idle    sync.Cond // a running record of some lane was settled
 	waiting int       // workers blocked on work
+	waking  bool      // one of them was signalled and has not looked yet
 	ready   queue[R]
 	held    int // records that are not done
 	delayed int // of them, those that wait for the delay of a retry
@@ -83,10 +84,14 @@ func (d *Dispatcher[R]) Delayed() int {
 	return d.delayed
 }
 
-// Idle returns how many workers wait for a record that is ready.
+// Idle returns how many workers have nothing to do. While a record is ready that is
+// none: some are just waking up to take it.
 func (d *Dispatcher[R]) Idle() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.ready.empty() {
+		return 0
+	}
 	return d.waiting
 }
 
@@ -152,8 +157,9 @@ func (d *Dispatcher[R]) worker(ctx context.Context, wg *sync.WaitGroup, max int,
 // entries, waiting for the first. It returns none when ctx has ended.
 func (d *Dispatcher[R]) next(ctx context.Context, entries []*entry[R], max int) []*entry[R] {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.settle(entries) && d.cfg.Progress != nil {
+	progress := d.settle(entries) && d.cfg.Progress != nil
+	if progress && d.ready.empty() { // else it can be told without another round of the lock
+		progress = false
 		d.mu.Unlock()
 		d.cfg.Progress()
 		d.mu.Lock()
@@ -162,6 +168,7 @@ func (d *Dispatcher[R]) next(ctx context.Context, entries []*entry[R], max int) 
 		d.waiting++
 		d.work.Wait()
 		d.waiting--
+		d.waking = false
 	}
 	entries = entries[:0]
 	if ctx.Err() == nil {
@@ -169,10 +176,22 @@ func (d *Dispatcher[R]) next(ctx context.Context, entries []*entry[R], max int) 
 			entries = append(entries, d.take())
 		}
 	}
-	if !d.ready.empty() && d.waiting > 0 {
-		d.work.Signal()
+	d.wake()
+	d.mu.Unlock()
+	if progress {
+		d.cfg.Progress()
 	}
 	return entries
+}
+
+// wake has another worker look for records that are ready. It is one at a time:
+// each wakes the next before it starts, and while none finds the time to do so,
+// those that are awake do the work.
+func (d *Dispatcher[R]) wake() {
+	if d.waiting > 0 && !d.waking && !d.ready.empty() {
+		d.waking = true
+		d.work.Signal()
+	}
 }
 
 func (d *Dispatcher[R]) take() *entry[R] {
@@ -250,6 +269,7 @@ func (d *Dispatcher[R]) again(e *entry[R]) {
 				return
 			}
 			d.push(e)
+			d.wake()
 		}
 	})
 }
@@ -257,9 +277,6 @@ func (d *Dispatcher[R]) again(e *entry[R]) {
 func (d *Dispatcher[R]) push(e *entry[R]) {
 	e.state = ready
 	d.ready.push(e)
-	if d.waiting > 0 {
-		d.work.Signal()
-	}
 }
 
 // release makes room for n records.
@@ -282,10 +299,13 @@ func (d *Dispatcher[R]) alloc() *entry[R] {
 	return new(entry[R])
 }
 
-// recycle keeps a bounded number of entries for reuse.
+// maxFree is how many entries are kept for reuse: as many as a driver adds and has
+// done between two batches, roughly.
+const maxFree = 4096
+
 func (d *Dispatcher[R]) recycle(e *entry[R]) {
 	*e = entry[R]{}
-	if len(d.free) < 1024 {
+	if len(d.free) < maxFree {
 		d.free = append(d.free, e)
 	}
 }

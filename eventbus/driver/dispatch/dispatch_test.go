@@ -239,6 +239,65 @@ func TestBatchesHoldDifferentKeys(t *testing.T) {
 	require.Equal(t, 10, batches)
 }
 
+// Workers wake each other, so one that is told of many records must pass it on
+// before its handler, however long that takes.
+func TestSlowHandlersLeaveNoWorkerIdleBesideReadyRecords(t *testing.T) {
+	const workers = 16
+	entries := func(n int) (all []dispatch.Entry[int]) {
+		for i := range n {
+			all = append(all, dispatch.Entry[int]{Key: strconv.Itoa(i), Position: int64(i), Attempt: 1, Record: i})
+		}
+		return all
+	}
+	for _, add := range []struct {
+		how string
+		all func(*dispatch.Lane[int], int)
+	}{
+		{"one by one", func(l *dispatch.Lane[int], n int) {
+			for _, e := range entries(n) {
+				require.NoError(t, l.Add(t.Context(), e.Key, e.Position, e.Attempt, e.Record))
+			}
+		}},
+		{"batch", func(l *dispatch.Lane[int], n int) {
+			_, err := l.AddBatch(t.Context(), entries(n))
+			require.NoError(t, err)
+		}},
+	} {
+		t.Run(add.how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := dispatch.New[int](dispatch.Config{})
+				release := make(chan struct{})
+				var running atomic.Int32
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					d.Work(ctx, workers, func(it *dispatch.Item[int]) {
+						if it.Attempt == 1 && it.Record%2 == 0 {
+							it.Retry(time.Second) // comes back by a timer
+							return
+						}
+						running.Add(1)
+						<-release
+					})
+				})
+				synctest.Wait()
+				require.Equal(t, workers, d.Idle())
+				add.all(d.Lane(), workers-1)
+				synctest.Wait()
+				require.EqualValues(t, (workers-1)/2, running.Load())
+				time.Sleep(time.Second) // of the bubble
+				synctest.Wait()
+				require.EqualValues(t, workers-1, running.Load())
+				require.Equal(t, 1, d.Idle())
+				close(release)
+				cancel()
+				wg.Wait()
+				require.Zero(t, d.Len())
+			})
+		})
+	}
+}
+
 func TestProgressIsReported(t *testing.T) {
 	var calls atomic.Int32
 	d := dispatch.New[int](dispatch.Config{Progress: func() { calls.Add(1) }})

@@ -43,6 +43,7 @@ func (l *Lane[R]) Add(ctx context.Context, key string, position int64, attempt i
 		return ErrRevoked
 	}
 	l.append(key, position, attempt, record)
+	d.wake()
 	return nil
 }
 
@@ -60,8 +61,10 @@ func (l *Lane[R]) AddBatch(ctx context.Context, batch []Entry[R]) (added int, er
 	d := l.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	defer d.wake()
 	for i := range batch {
 		if d.full() {
+			d.wake()
 			if err := l.waitForRoom(ctx); err != nil {
 				return i, err
 			}
