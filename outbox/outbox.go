@@ -93,6 +93,9 @@ func New(db *sql.DB, d Dialect, opts ...Option) *Outbox {
 	return o
 }
 
+// Name returns the name of the log's table.
+func (o *Outbox) Name() string { return o.sql.prefix }
+
 // Poke wakes the relays of this outbox that run in this process, so that they
 // look for new rows now and not at their next poll. It is for callers who
 // commit transactions by themselves; Transact and idempotency.Once do it. It

@@ -21,20 +21,20 @@ func (o *Outbox) prepare(ctx context.Context) {
 	o.one.Store(s) // one that another goroutine has stored stays usable until the database is closed
 }
 
-// execOne executes the statement for a single event, prepared if possible. The
-// transaction may be one of another sql.DB on the same database, such as a pool
-// of readers; then preparing is given up.
-func (o *Outbox) execOne(ctx context.Context, tx *sql.Tx, s *insertion, args []any) error {
+// execute executes a statement, the one for a single event prepared if possible.
+// The transaction may be one of another sql.DB on the same database, such as a
+// pool of readers; then preparing is given up.
+func (o *Outbox) execute(ctx context.Context, tx *sql.Tx, statement string, args []any) error {
 	prepared := o.one.Load()
-	if s != &o.sql.insert || prepared == nil || o.unprepared.Load() {
-		_, err := tx.ExecContext(ctx, s.one, args...)
+	if statement != o.sql.insert.one || prepared == nil || o.unprepared.Load() {
+		_, err := tx.ExecContext(ctx, statement, args...)
 		return err
 	}
 	own := tx.StmtContext(ctx, prepared) //nolint:sqlclosecheck // it ends with the transaction
 	_, err := own.ExecContext(ctx, args...)
 	if err != nil && strings.Contains(err.Error(), "statement from different database") {
 		o.unprepared.Store(true)
-		_, err = tx.ExecContext(ctx, s.one, args...)
+		_, err = tx.ExecContext(ctx, statement, args...)
 	}
 	return err
 }

@@ -27,11 +27,28 @@ import (
 // begun by [Outbox.Transact] or idempotency.Once and the event was published
 // with the ctx they hand out. Otherwise the relay finds the event at its next
 // poll, unless Poke is called.
-func (o *Outbox) In(tx *sql.Tx) message.Publisher { return &publisher{o, tx} }
+func (o *Outbox) In(tx *sql.Tx) message.Publisher {
+	return &publisher{box: o, exec: func(ctx context.Context, statement string, args ...any) error {
+		if tx == nil {
+			return driver.Permanent(errors.New("In was given a nil transaction"))
+		}
+		return o.execute(ctx, tx, statement, args)
+	}}
+}
+
+// Exec executes one statement within a transaction. It is for one goroutine at
+// a time, like the transaction.
+type Exec func(ctx context.Context, statement string, args ...any) error
+
+// Via is In for transactions of other packages than database/sql, such as those
+// of ent or bun: exec is how a statement is executed in one. If the outbox's
+// own database is used through pgx, arguments may be slices, which pgx passes as
+// arrays. For pgx itself there is package pgxoutbox.
+func (o *Outbox) Via(exec Exec) message.Publisher { return &publisher{box: o, exec: exec} }
 
 type publisher struct {
-	box *Outbox
-	tx  *sql.Tx
+	box  *Outbox
+	exec Exec
 }
 
 // Source names the publisher of events published outside of handlers.
@@ -74,8 +91,8 @@ func (p *publisher) usable(topic string) error {
 	if p.box.err != nil {
 		return p.box.err
 	}
-	if p.tx == nil {
-		return driver.Permanent(fmt.Errorf("outbox: enqueue topic %q: In was given a nil transaction", topic))
+	if p.exec == nil {
+		return driver.Permanent(fmt.Errorf("outbox: enqueue topic %q: Via was given no function", topic))
 	}
 	if err := driver.CheckTopic(topic); err != nil {
 		return fmt.Errorf("outbox: enqueue topic %q: %w", topic, err)
@@ -153,13 +170,11 @@ func (p *publisher) insertChunks(ctx context.Context, s *insertion, topic string
 func (p *publisher) insertChunk(ctx context.Context, s *insertion, topic string, at int64, rows []pending) error {
 	switch {
 	case len(rows) == 1:
-		return p.box.execOne(ctx, p.tx, s, s.args(topic, at, rows))
+		return p.exec(ctx, s.one, s.args(topic, at, rows)...)
 	case s.arrays != "" && p.box.pgx:
-		_, err := p.tx.ExecContext(ctx, s.arrays, s.arrayArgs(topic, at, rows)...)
-		return err
+		return p.exec(ctx, s.arrays, s.arrayArgs(topic, at, rows)...)
 	}
-	_, err := p.tx.ExecContext(ctx, s.text(p.box.sql.dialect, len(rows)), s.args(topic, at, rows)...)
-	return err
+	return p.exec(ctx, s.text(p.box.sql.dialect, len(rows)), s.args(topic, at, rows)...)
 }
 
 // explain adds what to do to errors that have a remedy.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -70,10 +71,11 @@ func DrainTimeout(d time.Duration) RelayOption { return func(c *relayConfig) { c
 // Relay moves the events of an outbox to a publisher. Make it with
 // [Outbox.Relay] and add it to a service, or call Run.
 type Relay struct {
-	box *Outbox
-	to  message.Publisher
-	cfg relayConfig
-	err error
+	box    *Outbox
+	to     message.Publisher
+	cfg    relayConfig
+	err    error
+	active atomic.Bool
 }
 
 var _ eventbus.Runner = (*Relay)(nil)
@@ -144,12 +146,19 @@ func (r *Relay) Run(ctx context.Context) error {
 			break
 		}
 		log.Info("outbox: the relay is active", "token", l.token, "published", l.published)
-		if err := newTerm(r, l, wake, log).serve(ctx); err != nil {
+		r.active.Store(true)
+		err = newTerm(r, l, wake, log).serve(ctx)
+		r.active.Store(false)
+		if err != nil {
 			return fmt.Errorf("outbox: relay of %s: %w", r.box.sql.prefix, err)
 		}
 	}
 	return nil
 }
+
+// Active reports whether this relay holds the lease, so that it is the one that
+// publishes.
+func (r *Relay) Active() bool { return r.active.Load() }
 
 // checkTables reports what no retry will mend.
 func (r *Relay) checkTables(ctx context.Context) error {
