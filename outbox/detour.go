@@ -24,13 +24,14 @@ type detour struct {
 	takenTo  int64               // the last position that went into the lane
 	entering *row                // the last row, until a worker has it: it may wait for room
 	inHand   map[string]int      // rows in the lane that are not settled, by topic
-	sent     map[int64]struct{}  // positions behind takenTo that are published
+	sent     map[int64]struct{}  // positions that are published and not read in their turn yet
 	avoid    map[string]struct{} // topics that failed here too
 }
 
 const (
 	detourRange = 50_000 // positions to look through
 	detourRows  = 200    // published ahead of their turn at most
+	detourGaps  = 2000   // runs of missing positions to look at
 )
 
 // take records a row that goes into the lane, where it may have to wait for room.
@@ -83,10 +84,10 @@ func (d *detour) drop(topic string, n int) {
 
 // begin reserves the detour for the caller, and returns what it may be about:
 // the row that waits for room if that will do, else the condition for others.
-func (d *detour) begin(q *statements) (r *row, query string, args []any, ok bool) {
+func (d *detour) begin(q *statements, missing gaps) (r *row, query string, args []any, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.busy || len(d.sent) >= detourRows || len(d.inHand)+len(d.avoid)+2 > q.dialect.MaxParams() {
+	if d.busy || len(d.sent) >= detourRows || len(missing) > detourGaps || len(d.inHand)+len(d.avoid)+2 > q.dialect.MaxParams() {
 		return nil, "", nil, false
 	}
 	d.busy = true
@@ -95,16 +96,21 @@ func (d *detour) begin(q *statements) (r *row, query string, args []any, ok bool
 			return r, "", nil, true
 		}
 	}
-	query, args = d.condition(q)
+	query, args = d.condition(q, missing)
 	return nil, query, args, true
 }
 
-// condition returns the query for the first row behind the lane whose topic is
-// neither in hand nor known to fail.
-func (d *detour) condition(q *statements) (string, []any) {
+// condition returns the query for the first row behind the lane, or at a position
+// that was missing, whose topic is neither in hand nor known to fail.
+func (d *detour) condition(q *statements, missing gaps) (string, []any) {
 	var b strings.Builder
 	b.WriteString(q.ahead)
 	args := []any{d.takenTo, d.takenTo + detourRange}
+	if len(missing) > 0 {
+		b.WriteString(" OR ")
+		writeSpans(&b, missing)
+	}
+	b.WriteByte(')')
 	except := func(topic string) {
 		b.WriteString(" AND topic <> ?")
 		args = append(args, topic)
@@ -160,7 +166,8 @@ func (d *detour) note(r *row) {
 // nobody else takes the row up.
 func (t *term) tryAnotherTopic() (accepted bool) {
 	d := &t.detour
-	r, query, args, ok := d.begin(&t.box.sql)
+	_, missing := t.cursor.where()
+	r, query, args, ok := d.begin(&t.box.sql, missing)
 	if !ok {
 		return false
 	}

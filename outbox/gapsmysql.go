@@ -13,22 +13,20 @@ import (
 // mysqlGaps tells by a locking read who may still fill a gap: the row of an open
 // transaction is locked, one that was rolled back is not there. Only between
 // taking its position and writing its row does an INSERT show neither. So what
-// is neither locked nor there is suspected at first, looked for once a second
-// instead of at every read, and forgotten after a time that no INSERT can take:
-// twice the server's limit for waiting for a lock, and a minute at least.
+// is neither locked nor there is suspected at first, and forgotten if that is so
+// again after a time that no INSERT can take: twice the server's limit for
+// waiting for a lock, and a minute at least.
 type mysqlGaps struct {
 	*term
 	patience time.Duration // see above; 0: not known yet
 	probed   time.Time
-	all      time.Time // when the suspected ones were last looked for
 }
 
 const (
-	probeEvery   = 250 * time.Millisecond
-	probeAfter   = time.Second // that a span is missing, before it is probed
-	suspectEvery = time.Second
-	minPatience  = time.Minute
-	probeSpans   = 200 // of one statement
+	probeEvery  = 250 * time.Millisecond
+	probeAfter  = time.Second // that a span is missing, before it is probed
+	minPatience = time.Minute
+	probeSpans  = 200 // of one statement
 )
 
 func newMySQLGaps(t *term) *mysqlGaps { return &mysqlGaps{term: t} }
@@ -39,11 +37,6 @@ func (*mysqlGaps) gapless() bool { return false }
 // more. Positions rise through it, so late rows come first.
 func (g *mysqlGaps) query(frontier int64, missing gaps) logQuery {
 	g.probe(missing)
-	if time.Since(g.all) < suspectEvery {
-		missing = slices.DeleteFunc(missing, func(s span) bool { return !s.suspected.IsZero() })
-	} else {
-		g.all = time.Now()
-	}
 	var b strings.Builder
 	b.WriteString("SELECT position, id, topic, `key`, metadata, payload FROM ")
 	b.WriteString(g.box.sql.prefix)

@@ -81,25 +81,27 @@ func (r *reader) next() (found, full bool, err error) {
 	if !slices.IsSortedFunc(rows, byPosition) {
 		slices.SortFunc(rows, byPosition)
 	}
-	r.add(rows)
-	r.watch.taken()
+	if r.add(rows) {
+		r.watch.taken()
+	}
 	clear(r.rows)
 	return len(rows) > 0, len(rows) >= q.limit, nil
 }
 
 func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
 
-// add hands rows to the dispatcher, all at once where they find room.
-func (r *reader) add(rows []*row) {
+// add hands rows to the dispatcher, all at once where they find room. It reports
+// false when work has ended before all were taken.
+func (r *reader) add(rows []*row) bool {
 	if r.term.rows.Len()+len(rows) >= r.cfg.limit {
 		for _, w := range rows {
 			r.detour.take(w)
 			r.last = r.cursor.take(w.position, r.watch.gapless())
 			if r.lane.Add(r.work, w.order, r.last, 1, w) != nil {
-				return
+				return false
 			}
 		}
-		return
+		return true
 	}
 	r.entries = r.entries[:0]
 	for _, w := range rows {
@@ -107,8 +109,9 @@ func (r *reader) add(rows []*row) {
 		r.last = r.cursor.take(w.position, r.watch.gapless())
 		r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: r.last, Attempt: 1, Record: w})
 	}
-	_, _ = r.lane.AddBatch(r.work, r.entries) // fails only when work has ended
+	_, err := r.lane.AddBatch(r.work, r.entries)
 	clear(r.entries)
+	return err == nil
 }
 
 // roomAhead waits while the relay must not get further ahead of what it has

@@ -160,15 +160,6 @@ func (r *Relay) Run(ctx context.Context) error {
 // publishes.
 func (r *Relay) Active() bool { return r.active.Load() }
 
-// checkTables reports what no retry will mend.
-func (r *Relay) checkTables(ctx context.Context) error {
-	_, err := r.box.peekLease(ctx)
-	if errors.Is(err, errNoTables) || errors.Is(err, dialect.ErrNewer) {
-		return err
-	}
-	return nil // a database that is away for a moment is no reason to fail
-}
-
 // standbyPoll is how often a relay that stands by looks whether the active one
 // has released its lease.
 const standbyPoll = time.Second

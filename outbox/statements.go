@@ -79,7 +79,7 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 	s.deleteRange = q(`DELETE FROM {p} WHERE position > ? AND position <= ?`)
 
 	// Further conditions follow, so it is not bound yet.
-	s.ahead = unbound(`SELECT position, {event} FROM {p} WHERE position > ? AND position <= ?`)
+	s.ahead = unbound(`SELECT position, {event} FROM {p} WHERE (position > ? AND position <= ?`)
 
 	s.nextDue = q(`SELECT due_at FROM {p}_scheduled WHERE due_at >= ? ORDER BY due_at LIMIT 1`)
 	s.due = q(`SELECT position FROM {p}_scheduled WHERE due_at >= ? AND due_at <= ? ORDER BY due_at, position LIMIT ?`)

@@ -1,0 +1,55 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/millrace-go/millrace/internal/dialect"
+)
+
+// errUnsafe says that positions are not handed out as the relay relies on.
+var errUnsafe = errors.New("the relay could lose events of this log")
+
+// checkTables reports what no retry will mend.
+func (r *Relay) checkTables(ctx context.Context) error {
+	_, err := r.box.peekLease(ctx)
+	if err == nil {
+		err = r.box.checkPositions(ctx)
+	}
+	if errors.Is(err, errNoTables) || errors.Is(err, dialect.ErrNewer) || errors.Is(err, errUnsafe) {
+		return err
+	}
+	return nil // a database that is away for a moment is no reason to fail
+}
+
+// checkPositions makes sure of what finding gaps stands on; see
+// gapspostgres.go.
+func (o *Outbox) checkPositions(ctx context.Context) error {
+	switch o.sql.dialect {
+	case Postgres:
+		var ordered bool
+		var cache, step int64
+		err := o.db.QueryRowContext(ctx, `SELECT seqcache, seqincrement,
+			coalesce((SELECT max(attnum) FILTER (WHERE attname = 'written_by') < max(attnum) FILTER (WHERE attname = 'position')
+				FROM pg_attribute WHERE attrelid = $1::text::regclass AND attname IN ('written_by', 'position')), false)
+			FROM pg_sequence WHERE seqrelid = pg_get_serial_sequence($1::text, 'position')::regclass`, o.sql.prefix).Scan(&cache, &step, &ordered)
+		switch {
+		case err != nil:
+			return err
+		case cache != 1 || step != 1:
+			return fmt.Errorf("table %s: the sequence of column position must have CACHE 1 and INCREMENT 1, it has %d and %d: %w", o.sql.prefix, cache, step, errUnsafe)
+		case !ordered:
+			return fmt.Errorf("table %s: column written_by must stand before column position: %w", o.sql.prefix, errUnsafe)
+		}
+	case MySQL:
+		var step int64
+		if err := o.db.QueryRowContext(ctx, `SELECT @@global.auto_increment_increment`).Scan(&step); err != nil {
+			return err
+		}
+		if step != 1 {
+			return fmt.Errorf("the server's auto_increment_increment is %d, as in a cluster with several primaries; it must be 1: %w", step, errUnsafe)
+		}
+	}
+	return nil
+}
