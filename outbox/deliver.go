@@ -56,7 +56,8 @@ func contains(topics []string, topic string) bool {
 
 // attempt publishes a group if the broker's health admits it.
 func (t *term) attempt(topic string, group []*item) {
-	alone, wait := t.health.admit(topic)
+	health := &t.brokerOf(topic).health
+	alone, wait := health.admit(topic)
 	if t.mayNotPublish() {
 		wait = time.Second
 	}
@@ -70,7 +71,7 @@ func (t *term) attempt(topic string, group []*item) {
 	if alone && len(group) > 1 {
 		t.publish(topic, group[:1])
 		group = group[1:]
-		if _, wait := t.health.admit(topic); wait > 0 {
+		if _, wait := health.admit(topic); wait > 0 {
 			postpone(group, wait)
 			return
 		}
@@ -128,7 +129,7 @@ func (t *term) call(topic string, messages []*message.Message) (err error) {
 			err = fmt.Errorf("the publisher panicked: %v", p)
 		}
 	}()
-	return t.to.Publish(topic, messages...)
+	return t.brokerOf(topic).to.Publish(topic, messages...)
 }
 
 // settle does with each row what the answer to a call of Publish demands.
@@ -182,14 +183,16 @@ func (t *term) accept(sent []*item) {
 	for _, it := range sent {
 		it.Record.metadata, it.Record.payload = nil, nil // kept by the lane until the watermark passes
 	}
-	t.detour.settled(sent[0].Record.topic, len(sent))
-	if t.health.succeeded(len(sent)) {
+	topic := sent[0].Record.topic
+	t.detour.settled(topic, len(sent))
+	t.counters.published.Add(uint64(len(sent)))
+	if t.brokerOf(topic).health.succeeded(len(sent)) {
 		t.log.Info("outbox: the broker accepts events again")
 	}
 }
 
 func (t *term) failed(topic string, err error) {
-	if t.health.failed(topic) {
+	if t.brokerOf(topic).health.failed(topic) {
 		t.log.Error("outbox: the broker accepts nothing, trying one event at a time", "error", err)
 	}
 }
@@ -198,14 +201,16 @@ func (t *term) failed(topic string, err error) {
 // nothing says that the call got no other row accepted either.
 func (t *term) refuse(it *item, err error, nothing bool) {
 	r := it.Record
-	if news := t.health.charge(&r.tries); news && nothing {
+	t.counters.refused.Add(1)
+	health := &t.brokerOf(r.topic).health
+	if news := health.charge(&r.tries); news && nothing {
 		t.failed(r.topic, err)
 	}
 	if r.tries.attempts >= t.cfg.attempts {
 		t.park(it, err)
 		return
 	}
-	if r.tries.failures == 1 && !t.health.down() {
+	if r.tries.failures == 1 && !health.down() {
 		t.log.Warn("outbox: an event was not accepted, trying again", "topic", r.topic, "event", r.id, "error", err)
 	}
 	it.Retry(backoff(r.tries.failures, maxRowPause))

@@ -84,9 +84,10 @@ func (d *detour) drop(topic string, n int) {
 
 // begin reserves the detour for the caller, and returns what it may be about:
 // the row that waits for room if that will do, else the condition for others.
-func (d *detour) begin(q *statements, missing gaps) (r *row, query string, args []any, ok bool) {
+func (d *detour) begin(q *statements, c *cursor) (r *row, query string, args []any, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	_, missing := c.where()
 	if d.busy || len(d.sent) >= detourRows || len(missing) > detourGaps || len(d.inHand)+len(d.avoid)+2 > q.dialect.MaxParams() {
 		return nil, "", nil, false
 	}
@@ -166,8 +167,7 @@ func (d *detour) note(r *row) {
 // nobody else takes the row up.
 func (t *term) tryAnotherTopic() (accepted bool) {
 	d := &t.detour
-	_, missing := t.cursor.where()
-	r, query, args, ok := d.begin(&t.box.sql, missing)
+	r, query, args, ok := d.begin(&t.box.sql, t.cursor)
 	if !ok {
 		return false
 	}
@@ -190,14 +190,15 @@ func (t *term) tryAnotherTopic() (accepted bool) {
 	if t.call(r.topic, []*message.Message{m}) != nil {
 		return false
 	}
-	t.health.succeeded(1)
+	t.counters.published.Add(1)
+	t.brokerOf(r.topic).health.succeeded(1)
 	return true
 }
 
 func (t *term) readAhead(query string, args []any) (*row, error) {
 	ctx, cancel := context.WithTimeout(t.work, t.cfg.lease/4)
 	defer cancel()
-	rows, err := t.queryRows(ctx, nil, query, args)
+	rows, err := queryRows(ctx, t.box.db, nil, query, args)
 	if err != nil {
 		return nil, err
 	}

@@ -23,11 +23,12 @@ type mysqlGaps struct {
 }
 
 const (
-	probeEvery  = 250 * time.Millisecond
-	probeAfter  = time.Second // that a span is missing, before it is probed
-	minPatience = time.Minute
-	probeSpans  = 200 // of one statement
+	probeEvery = 250 * time.Millisecond
+	probeAfter = time.Second // that a span is missing, before it is probed
+	probeSpans = 200         // of one statement
 )
+
+var minPatience = time.Minute // a variable for tests
 
 func newMySQLGaps(t *term) *mysqlGaps { return &mysqlGaps{term: t} }
 

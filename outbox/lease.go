@@ -97,7 +97,7 @@ func (o *Outbox) release(l *lease, log *slog.Logger) {
 	defer cancel()
 	done, err := o.sql.dialect.Turn(ctx, o.db)
 	if err == nil {
-		_, err = o.db.ExecContext(ctx, o.sql.release, l.token)
+		_, err = o.db.ExecContext(ctx, o.sql.release, l.swept, l.token)
 		done()
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace-go/millrace/internal/dialect"
 )
@@ -39,6 +40,13 @@ type Outbox struct {
 	unprepared atomic.Bool              // transactions come from another sql.DB
 	pgx        bool                     // the driver is pgx
 
+	maxBacklog int64
+	backlog    struct {
+		sync.Mutex
+		size int64
+		next time.Time // when to look it up again
+	}
+
 	mu    sync.Mutex
 	wakes map[chan struct{}]struct{} // one for each running relay of this process
 }
@@ -47,9 +55,10 @@ type Outbox struct {
 type Option func(*config)
 
 type config struct {
-	prefix string
-	source string
-	logger *slog.Logger
+	prefix     string
+	source     string
+	logger     *slog.Logger
+	maxBacklog int64
 }
 
 // Table sets the name of the log's table and the prefix of the others, for
@@ -74,13 +83,16 @@ func New(db *sql.DB, d Dialect, opts ...Option) *Outbox {
 	for _, opt := range opts {
 		opt(&c)
 	}
-	o := &Outbox{db: db, source: c.source, logger: c.logger, wakes: map[chan struct{}]struct{}{}}
+	o := &Outbox{db: db, source: c.source, logger: c.logger, maxBacklog: c.maxBacklog, wakes: map[chan struct{}]struct{}{}}
 	o.poke = o.Poke
 	var errs []error
 	if db == nil {
 		errs = append(errs, errors.New("the database is nil"))
 	}
 	errs = append(errs, d.Check(), dialect.CheckPrefix(c.prefix))
+	if c.maxBacklog < 0 {
+		errs = append(errs, fmt.Errorf("MaxBacklog must not be negative, got %d", c.maxBacklog))
+	}
 	if schema, _ := dialect.SplitPrefix(c.prefix); schema != "" && d == SQLite {
 		errs = append(errs, fmt.Errorf("table prefix %q: SQLite has no schemas", c.prefix))
 	}

@@ -69,6 +69,7 @@ func (t *term) park(it *item, why error) {
 		return
 	}
 	t.detour.settled(r.topic, 1)
+	t.counters.parked.Add(1)
 	t.log.Error("outbox: an event is parked; see Outbox.Parked and Unpark",
 		"topic", r.topic, "event", r.id, "attempts", r.tries.attempts, "error", why)
 }
@@ -87,6 +88,7 @@ func (t *term) parkBehind(it *item) bool {
 		return true
 	case moved:
 		t.detour.settled(r.topic, 1)
+		t.counters.parked.Add(1)
 		return true
 	}
 	t.held.set(r.order, false)

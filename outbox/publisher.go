@@ -80,6 +80,9 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 		}
 	}
 	ctx := messages[0].Context()
+	if err := p.box.checkBacklog(ctx); err != nil {
+		return enqueueError(topic, messages[0], err)
+	}
 	if err := p.insert(ctx, topic, now, due, later); err != nil {
 		return enqueueError(topic, messages[0], p.box.explain(err))
 	}

@@ -73,7 +73,7 @@ type reader struct {
 func (r *reader) next() (found, full bool, err error) {
 	q := r.watch.query(r.cursor.where())
 	began := time.Now()
-	r.rows, err = r.queryRows(r.work, r.rows[:0], q.text, q.args)
+	r.rows, err = queryRows(r.work, r.box.db, r.rows[:0], q.text, q.args)
 	if err != nil {
 		return false, false, err
 	}
@@ -88,6 +88,13 @@ func (r *reader) next() (found, full bool, err error) {
 	return len(rows) > 0, len(rows) >= q.limit, nil
 }
 
+// take numbers a row. What was missing before it is known before the detour may
+// look behind it.
+func (r *reader) take(w *row) {
+	r.last = r.cursor.take(w.position, r.watch.gapless())
+	r.detour.take(w)
+}
+
 func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
 
 // add hands rows to the dispatcher, all at once where they find room. It reports
@@ -95,8 +102,7 @@ func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
 func (r *reader) add(rows []*row) bool {
 	if r.term.rows.Len()+len(rows) >= r.cfg.limit {
 		for _, w := range rows {
-			r.detour.take(w)
-			r.last = r.cursor.take(w.position, r.watch.gapless())
+			r.take(w)
 			if r.lane.Add(r.work, w.order, r.last, 1, w) != nil {
 				return false
 			}
@@ -105,8 +111,7 @@ func (r *reader) add(rows []*row) bool {
 	}
 	r.entries = r.entries[:0]
 	for _, w := range rows {
-		r.detour.take(w)
-		r.last = r.cursor.take(w.position, r.watch.gapless())
+		r.take(w)
 		r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: r.last, Attempt: 1, Record: w})
 	}
 	_, err := r.lane.AddBatch(r.work, r.entries)
@@ -147,8 +152,8 @@ func (t *term) rest(due, active time.Time) {
 	}
 }
 
-func (t *term) queryRows(ctx context.Context, into []*row, query string, args []any) ([]*row, error) {
-	rows, err := t.box.db.QueryContext(ctx, query, args...)
+func queryRows(ctx context.Context, db *sql.DB, into []*row, query string, args []any) ([]*row, error) {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return into, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace-go/millrace/eventbus"
+	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/internal/dialect"
 )
 
@@ -28,6 +29,13 @@ type relayConfig struct {
 	attempts  int
 	parkKey   bool
 	drain     time.Duration
+	routes    []route
+}
+
+// route is a publisher of its own for some topics.
+type route struct {
+	to     message.Publisher
+	topics []string
 }
 
 // Workers is how many calls of Publish run at a time. Defaults to 4.
@@ -68,6 +76,15 @@ func ParkKey() RelayOption { return func(c *relayConfig) { c.parkKey = true } }
 // second for Publish to return. Defaults to 2 s.
 func DrainTimeout(d time.Duration) RelayOption { return func(c *relayConfig) { c.drain = d } }
 
+// Route publishes events of these topics to another publisher than the relay's.
+// Whether it is down is found out for each publisher by itself. All share the
+// bound of [InFlight] and the order of the log, so a publisher that is down for
+// long slows the others; if they must not feel it, give it an outbox of its own
+// ([Table]).
+func Route(to message.Publisher, topics ...string) RelayOption {
+	return func(c *relayConfig) { c.routes = append(c.routes, route{to, topics}) }
+}
+
 // Relay moves the events of an outbox to a publisher. Make it with
 // [Outbox.Relay] and add it to a service, or call Run.
 type Relay struct {
@@ -76,6 +93,8 @@ type Relay struct {
 	cfg    relayConfig
 	err    error
 	active atomic.Bool
+
+	counters counters
 }
 
 var _ eventbus.Runner = (*Relay)(nil)
@@ -114,6 +133,16 @@ func (c relayConfig) validate(to message.Publisher) error {
 	want(c.lease >= 100*time.Millisecond, "Lease must be at least 100ms, got %v", c.lease)
 	want(c.retention >= 0, "Retention must not be negative, got %v", c.retention)
 	want(c.attempts >= 2, "Attempts must be at least 2, got %d", c.attempts)
+	known := map[string]bool{}
+	for _, r := range c.routes {
+		want(r.to != nil, "the publisher of Route(%q) is nil", r.topics)
+		want(len(r.topics) > 0, "Route to %T names no topic", r.to)
+		for _, topic := range r.topics {
+			want(!known[topic], "topic %q has two routes", topic)
+			known[topic] = true
+			errs = append(errs, driver.CheckTopic(topic))
+		}
+	}
 	want(c.drain >= 0, "DrainTimeout must not be negative, got %v", c.drain)
 	return errors.Join(errs...)
 }

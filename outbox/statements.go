@@ -18,6 +18,7 @@ type statements struct {
 	dialect    Dialect
 	prefix     string
 	migrations []dialect.Migration
+	keyColumn  string
 
 	insert, schedule insertion
 
@@ -29,7 +30,7 @@ type statements struct {
 	unpark, dropParked, unparkKey, dropKey       string // sending again
 	firstOfKey, logKey, moveLogRows, dropLogRows string
 	state, pending, oldestPending, endOfLog      string // stats
-	scheduled, parkCount                         string
+	backlog, scheduled, parkCount                string
 }
 
 // flavour is what the databases spell differently.
@@ -51,15 +52,16 @@ func newStatements(d Dialect, prefix string) statements {
 		"{event}", strings.ReplaceAll(eventColumns, "{key}", f.key))
 	unbound := func(s string) string { return tokens.Replace(strings.TrimSpace(s)) }
 	q := func(s string) string { return d.Rebind(unbound(s)) }
-	s := statements{dialect: d, prefix: prefix}
+	s := statements{dialect: d, prefix: prefix, keyColumn: f.key}
 	s.migrations = []dialect.Migration{{Version: 1, Statements: strings.Split(q(f.schema), "\n---\n")}}
 	insertStatements(&s, q)
 	relayStatements(&s, unbound, f)
 	parkingStatements(&s, q)
-	s.state = q(`SELECT owner, lease_until, published FROM {p}_relay WHERE singleton = 1`)
+	s.state = q(`SELECT owner, lease_until, published, gaps FROM {p}_relay WHERE singleton = 1`)
 	s.pending = q(`SELECT count(*) FROM (SELECT 1 AS one FROM {p} WHERE position > ? LIMIT ?) AS few`)
 	s.oldestPending = q(`SELECT created_at FROM {p} WHERE position > ? ORDER BY position LIMIT 1`)
 	s.endOfLog = q(`SELECT coalesce(max(position), 0) FROM {p}`)
+	s.backlog = q(`SELECT (SELECT coalesce(max(position), 0) FROM {p}) - published FROM {p}_relay WHERE singleton = 1`)
 	s.scheduled = q(`SELECT count(*) FROM {p}_scheduled`)
 	s.parkCount = q(`SELECT count(*) FROM {p}_parked`)
 	return s
@@ -72,7 +74,7 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 	s.taken = q(`SELECT token, published, gaps, swept FROM {p}_relay WHERE singleton = 1`)
 	s.renew = q(`UPDATE {p}_relay SET published = ?, gaps = ?, swept = ?, lease_until = {now} + ? WHERE singleton = 1 AND token = ?` + f.renewed)
 	s.fence = q(f.fence)
-	s.release = q(`UPDATE {p}_relay SET owner = '', lease_until = 0 WHERE singleton = 1 AND token = ?`)
+	s.release = q(`UPDATE {p}_relay SET owner = '', lease_until = 0, swept = ? WHERE singleton = 1 AND token = ?`)
 
 	s.read = q(`SELECT position, {event} FROM {p} WHERE position > ? ORDER BY position LIMIT ?`)
 	s.oldest = q(`SELECT position, created_at FROM {p} WHERE position > ? AND position <= ? ORDER BY position LIMIT ?`)

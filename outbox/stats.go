@@ -27,6 +27,9 @@ type Stats struct {
 	// LeaseUntil is until when that relay may be counted on. A time in the past
 	// says that no relay is running.
 	LeaseUntil time.Time
+	// Gaps is how many runs of positions were missing when progress was last
+	// recorded: of transactions that are open, or were rolled back not long ago.
+	Gaps int
 }
 
 // countUpTo bounds what counting the log may cost.
@@ -53,9 +56,15 @@ func (o *Outbox) readStats(ctx context.Context) (Stats, error) {
 	}
 	defer func() { _ = tx.Rollback() }()
 	var until, published, due int64
-	if err := tx.QueryRowContext(ctx, o.sql.state).Scan(&s.Relay, &until, &published); err != nil {
+	var encoded []byte
+	if err := tx.QueryRowContext(ctx, o.sql.state).Scan(&s.Relay, &until, &published, &encoded); err != nil {
 		return s, err
 	}
+	missing, err := decodeGaps(encoded)
+	if err != nil {
+		return s, err
+	}
+	s.Gaps = len(missing)
 	if until > 0 {
 		s.LeaseUntil = time.UnixMilli(until)
 	}

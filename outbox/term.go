@@ -23,7 +23,8 @@ type term struct {
 	wake   <-chan struct{}
 	rows   *dispatch.Dispatcher[*row]
 	lane   *dispatch.Lane[*row]
-	health health
+	broker *broker            // of topics without a route
+	routes map[string]*broker // by topic
 	held   heldKeys
 	detour detour
 
@@ -54,6 +55,13 @@ func newTerm(r *Relay, l *lease, wake <-chan struct{}, log *slog.Logger) *term {
 		advancing: make(chan struct{}, 1),
 		read:      make(chan struct{}),
 		drained:   make(chan struct{}),
+	}
+	t.broker, t.routes = &broker{to: r.to}, map[string]*broker{}
+	for _, route := range r.cfg.routes {
+		b := &broker{to: route.to}
+		for _, topic := range route.topics {
+			t.routes[topic] = b
+		}
 	}
 	t.detour.over.L = &t.detour.mu
 	t.cursor = newCursor(l.published, l.missing)
@@ -134,7 +142,7 @@ func (t *term) drain() {
 		case <-t.work.Done():
 		case <-limit.C:
 		case <-down.C:
-			if !t.health.down() {
+			if !t.down() {
 				continue
 			}
 		}
@@ -194,6 +202,7 @@ func (t *term) close(finished bool) error {
 		return fmt.Errorf("%T did not return from Publish although the context of its messages had ended; the lease is left to expire", t.to)
 	}
 	if !errors.Is(why, errFenced) {
+		t.lease.swept = t.swept.Load()
 		t.box.release(t.lease, t.log)
 	}
 	return nil
