@@ -198,7 +198,7 @@ func (t *term) tryAnotherTopic() (accepted bool) {
 func (t *term) readAhead(query string, args []any) (*row, error) {
 	ctx, cancel := context.WithTimeout(t.work, t.cfg.lease/4)
 	defer cancel()
-	rows, err := queryRows(ctx, t.box.db, nil, query, args)
+	rows, err := t.box.queryRows(ctx, nil, query, args)
 	if err != nil {
 		return nil, err
 	}

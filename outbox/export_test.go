@@ -8,7 +8,7 @@ import (
 // RepeatedQueries are the statements that a relay executes again and again.
 func RepeatedQueries(db *sql.DB) []string {
 	q := New(db, SQLite).sql
-	return []string{q.peek, q.renew, q.fence, q.read, q.deleteRange, q.oldest, q.nextDue, q.due, q.park, q.parkBehind, q.unlog, q.inLog}
+	return []string{q.peek, q.renew, q.fence, q.read, q.deleteRange, q.oldest, q.chunk, q.nextDue, q.due, q.park, q.parkBehind, q.unlog, q.inLog}
 }
 
 // ShortPatience makes relays on MySQL forget missing positions sooner.

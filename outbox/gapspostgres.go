@@ -26,9 +26,11 @@ func newPostgresGaps(t *term) *postgresGaps {
 	event := "position, id, topic, key, metadata, payload"
 	p := t.box.sql.prefix
 	return &postgresGaps{term: t, late: `SELECT -pg_snapshot_xmin(pg_current_snapshot())::text::bigint, ''::bytea, '', ''::bytea, ''::bytea, ''::bytea
-		UNION ALL (SELECT l.* FROM unnest($3::text::bigint[], $4::text::bigint[]) AS gap(first, last) CROSS JOIN LATERAL
-			(SELECT ` + event + ` FROM ` + p + ` WHERE position BETWEEN gap.first AND gap.last ORDER BY position LIMIT $2) AS l
-			ORDER BY l.position LIMIT $2)
+		UNION ALL (SELECT * FROM (
+			SELECT ` + event + ` FROM ` + p + ` WHERE position = ANY($3::text::bigint[])
+			UNION ALL SELECT l.* FROM unnest($4::text::bigint[], $5::text::bigint[]) AS gap(first, last) CROSS JOIN LATERAL
+				(SELECT ` + event + ` FROM ` + p + ` WHERE position BETWEEN gap.first AND gap.last ORDER BY position LIMIT $2) AS l
+			) AS late ORDER BY position LIMIT $2)
 		UNION ALL (SELECT ` + event + ` FROM ` + p + ` WHERE position > $1 ORDER BY position LIMIT $2)`}
 }
 
@@ -38,7 +40,16 @@ func (g *postgresGaps) query(frontier int64, missing gaps) logQuery {
 	q := logQuery{text: g.box.sql.read, args: []any{frontier, readBatch}, frontier: frontier, missing: missing, limit: readBatch}
 	if len(missing) > 0 {
 		q.text = g.late
-		q.args = append(q.args, arrayOf(missing, func(s span) int64 { return s.from }), arrayOf(missing, func(s span) int64 { return s.to }))
+		var singles, runs gaps
+		for _, s := range missing {
+			if s.from == s.to {
+				singles = append(singles, s)
+			} else {
+				runs = append(runs, s)
+			}
+		}
+		first, last := func(s span) int64 { return s.from }, func(s span) int64 { return s.to }
+		q.args = append(q.args, arrayOf(singles, first), arrayOf(runs, first), arrayOf(runs, last))
 	}
 	if g.plan > 0 {
 		q.text += " -- plan " + strconv.Itoa(g.plan)

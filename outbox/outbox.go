@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Outbox struct {
 	unprepared atomic.Bool              // transactions come from another sql.DB
 	pgx        bool                     // the driver is pgx
 
+	readBy RowReader // nil: by db
+
 	maxBacklog int64
 	backlog    struct {
 		sync.Mutex
@@ -59,6 +62,7 @@ type config struct {
 	source     string
 	logger     *slog.Logger
 	maxBacklog int64
+	readBy     RowReader
 }
 
 // Table sets the name of the log's table and the prefix of the others, for
@@ -74,6 +78,16 @@ func Source(name string) Option { return func(c *config) { c.source = name } }
 // Logger sets the logger. Defaults to slog.Default() at the time of logging.
 func Logger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
 
+// RowReader executes a query that returns a position and five columns of bytes
+// or text, and calls each for every row in its order. The columns are valid until
+// each returns.
+type RowReader func(ctx context.Context, query string, args []any, each func(position int64, columns [5][]byte)) error
+
+// ReadBy has relays read events by something faster than database/sql, which
+// copies each column; package pgxoutbox does so. It must be safe for concurrent
+// use.
+func ReadBy(read RowReader) Option { return func(c *config) { c.readBy = read } }
+
 // New returns the outbox in db, which the transactions given to In should come
 // from. It does not touch the database: its tables are
 // made by Migrate or from Schema. Whatever is wrong with the arguments is
@@ -83,7 +97,7 @@ func New(db *sql.DB, d Dialect, opts ...Option) *Outbox {
 	for _, opt := range opts {
 		opt(&c)
 	}
-	o := &Outbox{db: db, source: c.source, logger: c.logger, maxBacklog: c.maxBacklog, wakes: map[chan struct{}]struct{}{}}
+	o := &Outbox{db: db, source: c.source, logger: c.logger, maxBacklog: c.maxBacklog, readBy: c.readBy, wakes: map[chan struct{}]struct{}{}}
 	o.poke = o.Poke
 	var errs []error
 	if db == nil {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
@@ -73,7 +74,7 @@ type reader struct {
 func (r *reader) next() (found, full bool, err error) {
 	q := r.watch.query(r.cursor.where())
 	began := time.Now()
-	r.rows, err = queryRows(r.work, r.box.db, r.rows[:0], q.text, q.args)
+	r.rows, err = r.box.queryRows(r.work, r.rows[:0], q.text, q.args)
 	if err != nil {
 		return false, false, err
 	}
@@ -97,26 +98,23 @@ func (r *reader) take(w *row) {
 
 func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
 
-// add hands rows to the dispatcher, all at once where they find room. It reports
+// add hands rows to the dispatcher, as many at once as find room. It reports
 // false when work has ended before all were taken.
 func (r *reader) add(rows []*row) bool {
-	if r.term.rows.Len()+len(rows) >= r.cfg.limit {
-		for _, w := range rows {
+	for len(rows) > 0 {
+		n := max(1, min(len(rows), r.cfg.limit-r.term.rows.Len()))
+		r.entries = r.entries[:0]
+		for _, w := range rows[:n] {
 			r.take(w)
-			if r.lane.Add(r.work, w.order, r.last, 1, w) != nil {
-				return false
-			}
+			r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: r.last, Attempt: 1, Record: w})
 		}
-		return true
+		if _, err := r.lane.AddBatch(r.work, r.entries); err != nil {
+			return false
+		}
+		rows = rows[n:]
 	}
-	r.entries = r.entries[:0]
-	for _, w := range rows {
-		r.take(w)
-		r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: r.last, Attempt: 1, Record: w})
-	}
-	_, err := r.lane.AddBatch(r.work, r.entries)
-	clear(r.entries)
-	return err == nil
+	clear(r.entries[:cap(r.entries)])
+	return true
 }
 
 // roomAhead waits while the relay must not get further ahead of what it has
@@ -152,18 +150,27 @@ func (t *term) rest(due, active time.Time) {
 	}
 }
 
-func queryRows(ctx context.Context, db *sql.DB, into []*row, query string, args []any) ([]*row, error) {
-	rows, err := db.QueryContext(ctx, query, args...)
+// queryRows returns the rows of a query for position, id, topic, key, metadata and
+// payload.
+func (o *Outbox) queryRows(ctx context.Context, into []*row, query string, args []any) ([]*row, error) {
+	if o.readBy != nil {
+		err := o.readBy(ctx, query, args, func(position int64, columns [5][]byte) {
+			into = append(into, newRow(position, columns))
+		})
+		return into, err
+	}
+	rows, err := o.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return into, err
 	}
 	defer rows.Close()
-	var raw rawRow
+	var position int64
+	var id, topic, key, metadata, payload sql.RawBytes
 	for rows.Next() {
-		if err := rows.Scan(&raw.position, &raw.id, &raw.topic, &raw.key, &raw.metadata, &raw.payload); err != nil {
+		if err := rows.Scan(&position, &id, &topic, &key, &metadata, &payload); err != nil {
 			return into, err
 		}
-		into = append(into, raw.row())
+		into = append(into, newRow(position, [5][]byte{id, topic, key, metadata, payload}))
 	}
 	return into, errors.Join(rows.Err(), rows.Close())
 }
@@ -179,29 +186,26 @@ type row struct {
 	sent           bool // published already, by a detour
 }
 
-// rawRow is a row in the driver's memory.
-type rawRow struct {
-	position                          int64
-	id, topic, key, metadata, payload sql.RawBytes
-}
-
-// row copies in two pieces: reading is what the relay does most.
-func (w *rawRow) row() *row {
-	n, m := len(w.topic), len(w.key)
-	b := make([]byte, 0, n+1+m+len(w.id))
-	b = append(b, w.topic...)
-	b = append(b, 0)
-	b = append(b, w.key...)
-	text := string(append(b, w.id...))
-	r := &row{position: w.position, topic: text[:n], key: text[n+1 : n+1+m], id: text[n+1+m:]}
+// newRow copies a row from the driver's memory, in two pieces: it is what the
+// relay does most.
+func newRow(position int64, columns [5][]byte) *row {
+	id, topic, key, metadata, payload := columns[0], columns[1], columns[2], columns[3], columns[4]
+	var text strings.Builder
+	text.Grow(len(topic) + 1 + len(key) + len(id))
+	text.Write(topic)
+	text.WriteByte(0)
+	text.Write(key)
+	text.Write(id)
+	s, n, m := text.String(), len(topic), len(key)
+	r := &row{position: position, topic: s[:n], key: s[n+1 : n+1+m], id: s[n+1+m:]}
 	if m > 0 {
-		r.order = text[:n+1+m]
+		r.order = s[:n+1+m]
 	}
-	data := make([]byte, len(w.metadata)+len(w.payload))
-	copy(data, w.metadata)
-	copy(data[len(w.metadata):], w.payload)
-	r.metadata = data[:len(w.metadata):len(w.metadata)]
-	r.payload = data[len(w.metadata):]
+	data := make([]byte, len(metadata)+len(payload))
+	copy(data, metadata)
+	copy(data[len(metadata):], payload)
+	r.metadata = data[:len(metadata):len(metadata)]
+	r.payload = data[len(metadata):]
 	return r
 }
 

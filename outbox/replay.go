@@ -142,7 +142,7 @@ func (o *Outbox) replayRows(ctx context.Context, q ReplayQuery, after, upTo int6
 		where(" AND created_at < ?", q.To.UnixMilli())
 	}
 	where(" ORDER BY position LIMIT ?", replayStep)
-	return queryRows(ctx, o.db, nil, o.sql.dialect.Rebind(b.String()), args)
+	return o.queryRows(ctx, nil, o.sql.dialect.Rebind(b.String()), args)
 }
 
 // replayBatch publishes consecutive events of one topic together.

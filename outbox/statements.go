@@ -23,7 +23,7 @@ type statements struct {
 	insert, schedule insertion
 
 	peek, acquire, taken, renew, fence, release  string // the relay's row
-	read, oldest, deleteRange, ahead             string // the log
+	read, oldest, chunk, deleteRange, ahead      string // the log
 	nextDue, due, moveDue, deleteDue             string // scheduled rows
 	park, parkBehind, unlog, inLog, heldKeys     string // parking
 	parked, parkedOf                             string // inspecting
@@ -78,6 +78,8 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 
 	s.read = q(`SELECT position, {event} FROM {p} WHERE position > ? ORDER BY position LIMIT ?`)
 	s.oldest = q(`SELECT position, created_at FROM {p} WHERE position > ? AND position <= ? ORDER BY position LIMIT ?`)
+	s.chunk = q(`SELECT count(*), coalesce(max(position), 0), coalesce(max(created_at), 0) FROM
+		(SELECT position, created_at FROM {p} WHERE position > ? AND position <= ? ORDER BY position LIMIT ?) AS few`)
 	s.deleteRange = q(`DELETE FROM {p} WHERE position > ? AND position <= ?`)
 
 	// Further conditions follow, so it is not bound yet.

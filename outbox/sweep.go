@@ -82,25 +82,38 @@ func (t *term) sweepStep() (more bool, err error) {
 // sweepable returns up to which position the next rows may be deleted, and
 // whether there may be more behind.
 func (t *term) sweepable(ctx context.Context, from, limit int64) (upTo int64, more bool, err error) {
+	q := &t.box.sql
+	var rows int
+	var last, written int64
+	if err := t.box.db.QueryRowContext(ctx, q.chunk, from, limit, sweepRows).Scan(&rows, &last, &written); err != nil {
+		return from, false, err
+	}
+	before := time.Now().Add(-t.cfg.retention).UnixMilli()
+	switch {
+	case t.cfg.retention > 0 && written >= before:
+		return t.sweepableRows(ctx, from, limit, before)
+	case rows == sweepRows:
+		return last, true, nil
+	}
+	return limit, false, nil
+}
+
+// sweepableRows returns the position before the first row that is to be kept.
+func (t *term) sweepableRows(ctx context.Context, from, limit, before int64) (upTo int64, more bool, err error) {
 	rows, err := t.box.db.QueryContext(ctx, t.box.sql.oldest, from, limit, sweepRows)
 	if err != nil {
 		return from, false, err
 	}
 	defer rows.Close()
-	before := time.Now().Add(-t.cfg.retention).UnixMilli()
-	n := 0
-	for upTo = from; rows.Next(); n++ {
+	for upTo = from; rows.Next(); {
 		var position, written int64
 		if err := rows.Scan(&position, &written); err != nil {
 			return from, false, err
 		}
-		if t.cfg.retention > 0 && written >= before {
-			return upTo, false, nil
+		if written >= before {
+			break
 		}
 		upTo = position
 	}
-	if n < sweepRows {
-		upTo = limit
-	}
-	return upTo, n == sweepRows, rows.Err()
+	return upTo, false, rows.Err()
 }

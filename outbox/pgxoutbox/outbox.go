@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ func New(pool *pgxpool.Pool, opts ...outbox.Option) *Outbox {
 		return &Outbox{Outbox: outbox.New(nil, outbox.Postgres, opts...)}
 	}
 	db := stdlib.OpenDBFromPool(pool)
+	opts = append(slices.Clip(opts), outbox.ReadBy(reader(pool)))
 	return &Outbox{Outbox: outbox.New(db, outbox.Postgres, opts...), pool: pool, db: db, relays: map[*outbox.Relay]struct{}{}}
 }
 
