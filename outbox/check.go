@@ -44,11 +44,11 @@ func (o *Outbox) checkPositions(ctx context.Context) error {
 		}
 	case MySQL:
 		var step int64
-		if err := o.db.QueryRowContext(ctx, `SELECT @@global.auto_increment_increment`).Scan(&step); err != nil {
+		if err := o.db.QueryRowContext(ctx, `SELECT @@auto_increment_increment`).Scan(&step); err != nil {
 			return err
 		}
 		if step != 1 {
-			return fmt.Errorf("the server's auto_increment_increment is %d, as in a cluster with several primaries; it must be 1: %w", step, errUnsafe)
+			return fmt.Errorf("auto_increment_increment is %d, as in a cluster with several primaries; it must be 1: %w", step, errUnsafe)
 		}
 	}
 	return nil

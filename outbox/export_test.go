@@ -11,9 +11,9 @@ func RepeatedQueries(db *sql.DB) []string {
 	return []string{q.peek, q.renew, q.fence, q.read, q.deleteRange, q.oldest, q.chunk, q.nextDue, q.due, q.park, q.parkBehind, q.unlog, q.inLog}
 }
 
-// ShortPatience makes relays on MySQL forget missing positions sooner.
-func ShortPatience(d time.Duration) (restore func()) {
-	was := minPatience
-	minPatience = d
-	return func() { minPatience = was }
+// SetPatience makes relays on MySQL forget missing positions after d.
+func SetPatience(d time.Duration) (restore func()) {
+	was := patience
+	patience = func(time.Duration) time.Duration { return d }
+	return func() { patience = was }
 }

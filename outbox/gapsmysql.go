@@ -28,7 +28,9 @@ const (
 	probeSpans = 200         // of one statement
 )
 
-var minPatience = time.Minute // a variable for tests
+// patience is how long a gap is suspected, given how long a statement may wait
+// for a lock. It is a variable for tests.
+var patience = func(lockWait time.Duration) time.Duration { return max(time.Minute, 2*lockWait) }
 
 func newMySQLGaps(t *term) *mysqlGaps { return &mysqlGaps{term: t} }
 
@@ -105,7 +107,7 @@ func (g *mysqlGaps) probeAll(due gaps) error {
 		if err := g.box.db.QueryRowContext(ctx, "SELECT @@global.innodb_lock_wait_timeout").Scan(&seconds); err != nil {
 			return err
 		}
-		g.patience = max(minPatience, 2*time.Duration(seconds)*time.Second)
+		g.patience = patience(time.Duration(seconds) * time.Second)
 	}
 	for chunk := range slices.Chunk(due, probeSpans) {
 		if err := g.probeSpans(ctx, chunk); err != nil {
