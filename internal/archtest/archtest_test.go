@@ -25,6 +25,9 @@ type rule struct {
 	forbid  []string
 }
 
+// testHelpers are imported by tests alone.
+var testHelpers = []string{"internal/testdb", "internal/faultdb"}
+
 var rules = []rule{
 	{
 		why:  "the driver seam knows nothing of the house",
@@ -76,6 +79,7 @@ var rules = []rule{
 	{
 		why:    "a dialect is a value, not a dependency: users bring their database driver",
 		from:   []string{"outbox", "idempotency", "internal"},
+		except: append([]string{"outbox/pgxoutbox", "idempotency/pgxinbox"}, testHelpers...),
 		forbid: []string{"modernc.org/sqlite", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql"},
 	},
 	{
@@ -86,12 +90,15 @@ var rules = []rule{
 	{
 		why:    "test helpers never reach a user's binary",
 		from:   []string{""},
-		except: []string{"eventbus/eventbustest"},
-		forbid: []string{module + "/eventbus/eventbustest", module + "/internal/testserver", "github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
+		except: append([]string{"eventbus/eventbustest"}, testHelpers...),
+		forbid: []string{
+			module + "/eventbus/eventbustest", module + "/idempotency/storetest", module + "/internal/testserver", module + "/internal/testdb",
+			"github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak",
+		},
 	},
 	{
 		why:    "the test kit itself needs the standard library only",
-		from:   []string{"eventbus/eventbustest"},
+		from:   []string{"eventbus/eventbustest", "idempotency/storetest"},
 		forbid: []string{"github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
 	},
 }
