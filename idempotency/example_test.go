@@ -3,6 +3,7 @@ package idempotency_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log"
 
@@ -74,4 +75,73 @@ func ExampleInbox_Transact() {
 	// importing
 	// false <nil>
 	// true <nil>
+}
+
+// Several events share a transaction; one that fails is undone alone.
+func ExampleInbox_Batch() {
+	ctx := context.Background()
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	inbox := idempotency.NewInbox(db, idempotency.SQLite)
+	if err := inbox.Migrate(ctx); err != nil {
+		log.Fatal(err)
+	}
+	files := []string{"a.csv", "b.csv", "a.csv", "c.csv"}
+	marks := make([]idempotency.Mark, len(files))
+	for n, file := range files {
+		marks[n] = idempotency.Mark{Consumer: "price-import", ID: file}
+	}
+	duplicate, err := inbox.Batch(ctx, marks, func(_ context.Context, _ *sql.Tx, n int) error {
+		if files[n] == "b.csv" {
+			return errors.New("line 3 has no price")
+		}
+		return nil
+	})
+	var failed *idempotency.BatchError
+	if errors.As(err, &failed) {
+		for n, file := range files {
+			fmt.Println(file, duplicate[n], failed.Errs[n])
+		}
+	}
+	// Output:
+	// a.csv false <nil>
+	// b.csv false line 3 has no price
+	// a.csv true <nil>
+	// c.csv false <nil>
+}
+
+// Those who run the transaction themselves mark in it.
+func ExampleInbox_Mark() {
+	ctx := context.Background()
+	db, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	inbox := idempotency.NewInbox(db, idempotency.SQLite)
+	if err := inbox.Migrate(ctx); err != nil {
+		log.Fatal(err)
+	}
+	handle := func(id string) error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		fresh, err := inbox.Mark(ctx, tx, idempotency.Mark{Consumer: "billing", ID: id})
+		if err != nil || !fresh {
+			return err
+		}
+		fmt.Println("handling", id)
+		return tx.Commit()
+	}
+	fmt.Println(handle("e-1"), handle("e-1"))
+	// Output:
+	// handling e-1
+	// <nil> <nil>
 }

@@ -1,6 +1,7 @@
 package idempotency
 
-import "database/sql"
+// PruneStatement is the statement of one step of Prune.
+func (i *Inbox) PruneStatement() string { return i.state.Prune }
 
-// PruneQuery is the statement of one step of Prune.
-func PruneQuery(db *sql.DB) string { return NewInbox(db, SQLite).sql.prune }
+// PruneFrom is where Prune goes on.
+func (i *Inbox) PruneFrom() int64 { return max(0, i.pruned.Load()-pruneOverlap) }

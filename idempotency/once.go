@@ -5,9 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/millrace-go/millrace/eventbus"
+	"github.com/millrace-go/millrace/idempotency/internal/marks"
 	"github.com/millrace-go/millrace/internal/aftercommit"
 )
 
@@ -24,41 +24,18 @@ import (
 // Events that h publishes with its ctx to an outbox within tx belong to the
 // same transaction, and the relay is woken after the commit.
 //
-// An event without an id, or outside of a consumer group, is a permanent error.
+// It costs one round trip on top of those of h's own transaction, and a duplicate
+// that was handled lately in this process costs none. An event without an id,
+// or outside of a consumer group, is a permanent error.
 func Once[T any](i *Inbox, h func(ctx context.Context, tx *sql.Tx, e eventbus.Event[T]) error) func(context.Context, eventbus.Event[T]) error {
 	return func(ctx context.Context, e eventbus.Event[T]) error {
 		if i == nil || h == nil {
 			return eventbus.Permanent(errors.New("idempotency: Once was given a nil inbox or handler"))
 		}
 		m := Mark{Consumer: e.Group, Source: e.Source, ID: e.ID}
-		_, err := i.Transact(ctx, m, func(ctx context.Context, tx *sql.Tx) error { return h(ctx, tx, e) })
+		_, err := i.transact(ctx, m, e.Attempt > 1, func(ctx context.Context, tx *sql.Tx) error { return h(ctx, tx, e) })
 		return err
 	}
-}
-
-// Mark says what has been handled by whom.
-type Mark struct {
-	// Consumer is who handles it: a consumer group. Required.
-	Consumer string
-	// Source is within what ID is unique: the publishing service. May be empty,
-	// as it is for events of foreign producers.
-	Source string
-	// ID of the event. Required.
-	ID string
-}
-
-func (m Mark) String() string {
-	return fmt.Sprintf("event %s of source %q for consumer %q", m.ID, m.Source, m.Consumer)
-}
-
-func (m Mark) check() error {
-	if m.Consumer == "" {
-		return errors.New("the consumer is empty: an event outside of a consumer group can't be told from the same one handled elsewhere; call the handler from eventbus.Subscribe, or Transact with a Mark")
-	}
-	if m.ID == "" {
-		return errors.New("the event has no id, so repetitions can't be recognised")
-	}
-	return nil
 }
 
 // Transact is Once without the types: it runs fn in one transaction with the
@@ -67,53 +44,72 @@ func (m Mark) check() error {
 // wins, the others are duplicates.
 //
 // An error of fn is returned as it is; those of the database are wrapped and
-// may be retried; those about m are permanent.
+// may be retried; those about m are permanent. Deadlocks and serialization
+// failures before fn was called are tried again here. Later ones are returned,
+// since only the caller knows whether fn may run twice.
+//
+// The transaction has the isolation level that the database gives to those who
+// ask for none.
 func (i *Inbox) Transact(ctx context.Context, m Mark, fn func(ctx context.Context, tx *sql.Tx) error) (duplicate bool, err error) {
-	if i.err != nil {
-		return false, i.err
+	return i.transact(ctx, m, false, fn)
+}
+
+// transact is Transact of an event that may be known to be delivered again.
+func (i *Inbox) transact(ctx context.Context, m Mark, redelivered bool, fn func(ctx context.Context, tx *sql.Tx) error) (duplicate bool, err error) {
+	key, digest, err := i.prepare(m)
+	if err != nil {
+		return false, err
 	}
-	if err := m.check(); err != nil {
-		return false, eventbus.Permanent(fmt.Errorf("idempotency: %s: %w", m, err))
+	if i.state.Known(digest) {
+		return true, nil
 	}
-	ctx, hooks := aftercommit.With(ctx)
-	var own error // of fn, to be told from the database's
-	err = i.sql.dialect.Transact(ctx, i.db, func(tx *sql.Tx) error {
-		fresh, err := i.mark(ctx, tx, m)
+	if i.state.Suspects(redelivered) {
+		seen, err := i.look(ctx, i.db, key, m)
 		switch {
 		case err != nil:
-			return err
-		case !fresh:
-			return errDuplicate
+			return false, err
+		case seen:
+			i.state.Duplicate(digest)
+			return true, nil
 		}
-		own = fn(ctx, tx)
-		return own
+		i.state.Fresh()
+	}
+	return i.markAndRun(ctx, m, key, digest, fn)
+}
+
+var errDuplicate = errors.New("handled already")
+
+// markAndRun marks in the first statement of the transaction, so that two
+// deliveries of one event are put in order by the database before either has
+// done anything.
+func (i *Inbox) markAndRun(ctx context.Context, m Mark, key marks.Key, digest marks.Digest, fn func(ctx context.Context, tx *sql.Tx) error) (duplicate bool, err error) {
+	ctx, hooks := aftercommit.With(ctx)
+	var own error // of fn, to be told from the database's
+	err = i.state.Retry(ctx, func(called *bool) error {
+		return i.state.Dialect.Transact(ctx, i.db, func(tx *sql.Tx) error {
+			fresh, err := i.insert(ctx, tx, key)
+			switch {
+			case err != nil:
+				return i.state.Explain(err)
+			case !fresh:
+				return errDuplicate
+			}
+			*called = true
+			own = fn(ctx, tx)
+			return own
+		})
 	})
 	switch {
 	case err == nil:
+		i.state.Committed(digest)
 		hooks.Run()
 		return false, nil
 	case own != nil:
 		return false, err
 	case errors.Is(err, errDuplicate):
+		i.state.Duplicate(digest)
 		return true, nil
 	default:
 		return false, fmt.Errorf("idempotency: %s: %w", m, err)
 	}
-}
-
-var errDuplicate = errors.New("handled already")
-
-// mark reports whether m is new. It is the first statement of its transaction,
-// so that two deliveries of one event are put in order by the database before
-// either has done anything.
-func (i *Inbox) mark(ctx context.Context, tx *sql.Tx, m Mark) (fresh bool, err error) {
-	res, err := tx.ExecContext(ctx, i.sql.mark, m.Consumer, m.Source, m.ID, time.Now().UnixMilli())
-	if i.sql.dialect.IsMissingTable(err) {
-		return false, fmt.Errorf("%w: call Migrate, or apply Schema, before the inbox is used", err)
-	}
-	if err != nil {
-		return false, err
-	}
-	n, err := res.RowsAffected()
-	return n > 0, err
 }

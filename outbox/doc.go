@@ -10,7 +10,7 @@
 // Watermill publisher that lives within a transaction, to be published to like
 // any other:
 //
-//	box := outbox.New(db, outbox.SQLite)
+//	box := outbox.New(db, outbox.Postgres) // or MySQL, SQLite
 //	err := box.Migrate(ctx)
 //	...
 //	err = box.Transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
@@ -19,7 +19,9 @@
 //	})
 //
 // A transaction of your own does as well; call [Outbox.Poke] after its commit,
-// or let the relay find the event at its next poll. Within a handler,
+// or let the relay find the event at its next poll. Those of other packages than
+// database/sql go through [Outbox.Via]; for pgx there is package pgxoutbox. Within a
+// handler,
 // idempotency.Once begins the transaction. An event with a due time
 // (eventbus.WithDelay) is kept beside the log and moved in when it is due,
 // whatever the broker can do; its order is that of its due time.
@@ -37,7 +39,7 @@
 // # What it promises
 //
 //   - An event of a committed transaction is published at least once, one of a
-//     rolled-back transaction never.
+//     rolled-back transaction never. Neither waits for other transactions.
 //   - Events of one topic and key are published one after the other, in commit
 //     order. Events without a key have no order.
 //   - A crash at any instant repeats events, in the order of their key, and never
@@ -82,6 +84,15 @@
 // retries; while it can't record progress it reads no further, so that little
 // is repeated. If it can't renew its lease in time it stops publishing.
 //
+// # PostgreSQL and MySQL
+//
+// Positions in the log are handed out before transactions commit. The relay
+// publishes what it sees, remembers which positions below were missing, looks for
+// them at every read, and forgets them when nobody can fill them any more; how it
+// knows is in docs/decisions/0008-a-gap-aware-cursor.md. Commit order within a key
+// is that of transactions which take turns, because they lock the same row before
+// they publish.
+//
 // # SQLite
 //
 // Needs version 3.35 and any database/sql driver. Open a file with WAL, a busy
@@ -98,10 +109,10 @@
 // # Tables
 //
 // Schema returns the DDL. With the default prefix: millrace_outbox is the log,
-// an append-only table whose positions are commit order; millrace_outbox_scheduled
+// an append-only table; millrace_outbox_scheduled
 // holds what is due later, millrace_outbox_parked what was refused,
-// millrace_outbox_relay the lease, the token and the position up to which everything
-// is published. Published rows are deleted with that position, or kept for a
-// [Retention] and then deleted in steps of 500. No statement that is repeated
-// scans what is kept.
+// millrace_outbox_relay the lease, the token, and the position up to which everything
+// is published but what is missing. Published rows are deleted soon after, or kept
+// for a [Retention], for Replay, in steps of 1000. No statement that is
+// repeated scans what is kept or deleted.
 package outbox

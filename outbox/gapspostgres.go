@@ -3,6 +3,7 @@ package outbox
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -14,22 +15,40 @@ import (
 // free. When the oldest transaction of a snapshot is not below the bound, and the
 // same snapshot does not show the row, it was rolled back. Transactions that only
 // read have no id and hold nothing up.
+//
+// Under a transaction that is open for long, gaps become many. Most need not be
+// looked for at every read: whoever may fill one was running when it was last
+// looked for, and as long as none of those has ended nothing has changed. The
+// statement finds that out by itself.
 type postgresGaps struct {
 	*term
 	late      string // the statement for new and late rows together
-	horizon   int64  // all transactions below it have ended, as of the last read; 0: nothing follows from it
-	plan      int    // see replan
+	seen      snapshot
+	settled   int64    // spans up to this position are looked for only if one of running has ended
+	running   []string // ids of transactions
+	plan      int      // see replan
 	replanned time.Time
+}
+
+// snapshot is what a read says about transactions. The zero value says nothing.
+type snapshot struct {
+	xmin, xmax int64    // all below xmin have ended, as of the read; none from xmax on
+	running    []string // those in between that have not
 }
 
 func newPostgresGaps(t *term) *postgresGaps {
 	event := "position, id, topic, key, metadata, payload"
 	p := t.box.sql.prefix
-	return &postgresGaps{term: t, late: `SELECT -pg_snapshot_xmin(pg_current_snapshot())::text::bigint, ''::bytea, '', ''::bytea, ''::bytea, ''::bytea
+	within := func(first, last string) string {
+		return `SELECT l.* FROM unnest(` + first + `::text::bigint[], ` + last + `::text::bigint[]) AS gap(first, last) CROSS JOIN LATERAL
+			(SELECT ` + event + ` FROM ` + p + ` WHERE position BETWEEN gap.first AND gap.last ORDER BY position LIMIT $2) AS l`
+	}
+	return &postgresGaps{term: t, late: `SELECT -1::bigint, pg_current_snapshot()::text::bytea, '', ''::bytea, ''::bytea, ''::bytea
 		UNION ALL (SELECT * FROM (
 			SELECT ` + event + ` FROM ` + p + ` WHERE position = ANY($3::text::bigint[])
-			UNION ALL SELECT l.* FROM unnest($4::text::bigint[], $5::text::bigint[]) AS gap(first, last) CROSS JOIN LATERAL
-				(SELECT ` + event + ` FROM ` + p + ` WHERE position BETWEEN gap.first AND gap.last ORDER BY position LIMIT $2) AS l
+			UNION ALL ` + within("$4", "$5") + `
+			UNION ALL ` + within("$6", "$7") + `
+				WHERE (SELECT coalesce(bool_or(pg_visible_in_snapshot(id::xid8, pg_current_snapshot())), false) FROM unnest($8::text::text[]) AS id)
 			) AS late ORDER BY position LIMIT $2)
 		UNION ALL (SELECT ` + event + ` FROM ` + p + ` WHERE position > $1 ORDER BY position LIMIT $2)`}
 }
@@ -39,9 +58,9 @@ func (*postgresGaps) gapless() bool { return false }
 func (g *postgresGaps) query(frontier int64, missing gaps) logQuery {
 	q := logQuery{text: g.box.sql.read, args: []any{frontier, readBatch}, frontier: frontier, missing: missing, limit: readBatch}
 	if len(missing) > 0 {
-		q.text = g.late
+		settled := missing.upTo(g.settled)
 		var singles, runs gaps
-		for _, s := range missing {
+		for _, s := range missing[len(settled):] {
 			if s.from == s.to {
 				singles = append(singles, s)
 			} else {
@@ -49,7 +68,9 @@ func (g *postgresGaps) query(frontier int64, missing gaps) logQuery {
 			}
 		}
 		first, last := func(s span) int64 { return s.from }, func(s span) int64 { return s.to }
-		q.args = append(q.args, arrayOf(singles, first), arrayOf(runs, first), arrayOf(runs, last))
+		q.text = g.late
+		q.args = append(q.args, arrayOf(singles, first), arrayOf(runs, first), arrayOf(runs, last),
+			arrayOf(settled, first), arrayOf(settled, last), "{"+strings.Join(g.running, ",")+"}")
 	}
 	if g.plan > 0 {
 		q.text += " -- plan " + strconv.Itoa(g.plan)
@@ -59,14 +80,15 @@ func (g *postgresGaps) query(frontier int64, missing gaps) logQuery {
 
 func (g *postgresGaps) sift(rows []*row, q logQuery, took time.Duration) []*row {
 	g.replan(len(rows), took)
+	g.seen = snapshot{}
 	if len(q.missing) == 0 {
 		return rows
 	}
 	i := slices.IndexFunc(rows, func(r *row) bool { return r.position < 0 })
 	if i < 0 {
-		return nil // an empty log would have had it
+		return nil // it is there even if the log is empty
 	}
-	horizon := -rows[i].position
+	seen, ok := parseSnapshot(rows[i].id)
 	rows = slices.Delete(rows, i, i+1)
 	late := 0
 	for _, r := range rows {
@@ -77,20 +99,49 @@ func (g *postgresGaps) sift(rows []*row, q logQuery, took time.Duration) []*row 
 	if late == q.limit { // there may be more, which go before the new ones
 		return slices.DeleteFunc(rows, func(r *row) bool { return r.position > q.frontier })
 	}
-	g.horizon = horizon
+	if ok {
+		g.seen = seen
+	}
 	return rows
 }
 
-// taken forgets the spans that were asked for, whose transactions have ended, and
-// that are missing still.
+// parseSnapshot reads PostgreSQL's text form, xmin:xmax:id,id,...
+func parseSnapshot(text string) (s snapshot, ok bool) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return s, false
+	}
+	var err1, err2 error
+	s.xmin, err1 = strconv.ParseInt(parts[0], 10, 64)
+	s.xmax, err2 = strconv.ParseInt(parts[1], 10, 64)
+	if parts[2] != "" {
+		s.running = strings.Split(parts[2], ",")
+	}
+	return s, err1 == nil && err2 == nil
+}
+
+// taken forgets the spans whose transactions have ended and that are missing
+// still, and finds out which of the others need not be looked for next time.
 func (g *postgresGaps) taken() {
-	horizon := g.horizon
-	if g.horizon = 0; horizon == 0 {
+	g.settled, g.running = 0, nil
+	if g.seen.xmax == 0 {
 		return
 	}
+	var bound int64
 	g.cursor.edit(func(missing *gaps) {
-		*missing = slices.DeleteFunc(*missing, func(s span) bool { return s.bound != 0 && s.bound <= horizon })
+		*missing = slices.DeleteFunc(*missing, func(s span) bool { return s.bound != 0 && s.bound <= g.seen.xmin })
+		for _, s := range *missing { // bounds rise with positions, and come last
+			if s.bound == 0 || s.bound > g.seen.xmax {
+				break
+			}
+			g.settled, bound = s.to, s.bound
+		}
 	})
+	for _, id := range g.seen.running {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n < bound {
+			g.running = append(g.running, id)
+		}
+	}
 }
 
 // bind gives a bound to the spans up to a position that have none: the id of a

@@ -83,6 +83,12 @@ var rules = []rule{
 		forbid: []string{"modernc.org/sqlite", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql"},
 	},
 	{
+		why:    "a user's binary has the clients it uses",
+		from:   []string{"outbox", "idempotency", "internal"},
+		except: []string{"idempotency/redisstore", "idempotency/grpcidempotency"},
+		forbid: []string{"github.com/redis", "google.golang.org/grpc"},
+	},
+	{
 		why:    "examples paste into another module, so they import nothing internal",
 		from:   []string{"examples"},
 		forbid: []string{module + "/internal", module + "/eventbus/internal"},
