@@ -37,7 +37,7 @@ func Example_watermill() {
 	box := outbox.New(db, outbox.SQLite)
 	check(box.Migrate(context.Background()))
 
-	router.AddNoPublisherHandler("place orders", "place-order", pubSub, func(msg *message.Message) error {
+	router.AddConsumerHandler("place orders", "place-order", pubSub, func(msg *message.Message) error {
 		return box.Transact(msg.Context(), func(ctx context.Context, tx *sql.Tx) error {
 			if _, err := tx.ExecContext(ctx, "INSERT INTO orders (id) VALUES (?)", string(msg.Payload)); err != nil {
 				return err
@@ -48,7 +48,7 @@ func Example_watermill() {
 		})
 	})
 	done := make(chan struct{})
-	router.AddNoPublisherHandler("print placed orders", "order-placed", pubSub, func(msg *message.Message) error {
+	router.AddConsumerHandler("print placed orders", "order-placed", pubSub, func(msg *message.Message) error {
 		fmt.Printf("order %s was placed\n", msg.Payload)
 		close(done)
 		return nil

@@ -95,7 +95,9 @@ func SplitPrefix(prefix string) (schema, name string) {
 
 func isName(s string, limit int) bool {
 	for i, r := range s {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || i > 0 && r >= '0' && r <= '9') {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
+		digit := r >= '0' && r <= '9'
+		if !letter && (!digit || i == 0) {
 			return false
 		}
 	}

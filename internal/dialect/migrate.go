@@ -157,7 +157,7 @@ func locked(ctx context.Context, db *sql.DB, name string, fn func(execer) error)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // back to the pool
 	var got sql.NullInt64
 	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(sha1(concat('millrace', database(), ?)), ?)`, name, int(busyPatience/time.Second)).Scan(&got); err != nil {
 		return fmt.Errorf("take the lock of migrations: %w", err)
