@@ -14,8 +14,9 @@ var ErrBacklog = errors.New("the backlog is full: the relay does not run, or the
 // n events or more are in the log and not published, so that a broker that is
 // down for long stops the work that would be lost on it instead of filling the
 // disk. The backlog is looked up every 250 ms at most, on a connection besides
-// the transaction's, so it may be exceeded by what is written in between; rolled
-// back events count until the next one is published. Scheduled events don't.
+// the transaction's (a pool of one can't: then there is no bound), so it may be
+// exceeded by what is written in between; rolled back events count until the
+// next one is published. Scheduled events don't.
 // Defaults to no bound.
 func MaxBacklog(n int64) Option { return func(c *config) { c.maxBacklog = n } }
 
@@ -34,11 +35,11 @@ func (o *Outbox) checkBacklog(ctx context.Context) error {
 	defer o.backlog.Unlock()
 	if time.Now().After(o.backlog.next) {
 		o.backlog.next = time.Now().Add(backlogEvery)
-		ctx, cancel := context.WithTimeout(ctx, backlogTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), backlogTimeout)
 		defer cancel()
 		if err := o.db.QueryRowContext(ctx, o.sql.backlog).Scan(&o.backlog.size); err != nil {
-			o.backlog.size, o.backlog.next = 0, time.Now().Add(backlogRest)
-			o.log().Warn("outbox: the size of the backlog can't be looked up; it is not bounded meanwhile", "error", err, "again in", backlogRest)
+			o.backlog.next = time.Now().Add(backlogRest)
+			o.log().Warn("outbox: the size of the backlog can't be looked up; the last one counts meanwhile", "error", err, "again in", backlogRest)
 		}
 	}
 	if o.backlog.size >= o.maxBacklog {

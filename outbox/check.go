@@ -17,10 +17,40 @@ func (r *Relay) checkTables(ctx context.Context) error {
 	if err == nil {
 		err = r.box.checkPositions(ctx)
 	}
+	if err == nil {
+		err = r.box.checkRestart(ctx)
+	}
 	if errors.Is(err, errNoTables) || errors.Is(err, dialect.ErrNewer) || errors.Is(err, errUnsafe) {
 		return err
 	}
 	return nil // a database that is away for a moment is no reason to fail
+}
+
+// checkRestart reports a log whose positions have begun again, below what is
+// published: the relay would not see what is written there.
+func (o *Outbox) checkRestart(ctx context.Context) error {
+	var token, published, swept int64
+	var missing []byte
+	if err := o.db.QueryRowContext(ctx, o.sql.taken).Scan(&token, &published, &missing, &swept); err != nil {
+		return err
+	}
+	again := false
+	if err := o.db.QueryRowContext(ctx, o.sql.below, swept).Scan(&again); err != nil {
+		return err
+	}
+	if o.sql.dialect == Postgres && !again {
+		err := o.db.QueryRowContext(ctx, `SELECT coalesce(last_value < $2::bigint, false) FROM pg_sequences
+			WHERE format('%I.%I', schemaname, sequencename)::regclass = pg_get_serial_sequence($1::text, 'position')::regclass`,
+			o.sql.prefix, published).Scan(&again)
+		if err != nil {
+			return err
+		}
+	}
+	if !again {
+		return nil
+	}
+	return fmt.Errorf("table %[1]s: positions have begun again below %[2]d, up to which all is published, as after TRUNCATE or a restore without sequences; "+
+		"while no relay runs, UPDATE %[1]s_relay SET published = 0, gaps = '', swept = 0: %[3]w", o.sql.prefix, published, errUnsafe)
 }
 
 // checkPositions makes sure of what finding gaps stands on; see
@@ -46,6 +76,13 @@ func (o *Outbox) checkPositions(ctx context.Context) error {
 		var step int64
 		if err := o.db.QueryRowContext(ctx, `SELECT @@auto_increment_increment`).Scan(&step); err != nil {
 			return err
+		}
+		var name, isolation string
+		if err := o.db.QueryRowContext(ctx, `SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')`).Scan(&name, &isolation); err != nil {
+			return err
+		}
+		if isolation == "READ-UNCOMMITTED" {
+			return fmt.Errorf("%s is %s, which shows what may yet be rolled back: %w", name, isolation, errUnsafe)
 		}
 		if step != 1 {
 			return fmt.Errorf("auto_increment_increment is %d, as in a cluster with several primaries; it must be 1: %w", step, errUnsafe)

@@ -65,7 +65,7 @@ func (t *term) attempt(topic string, group []*item) {
 		postpone(group, wait)
 		return
 	}
-	if alone && t.rows.Len() >= t.cfg.limit && t.tryAnotherTopic() {
+	if alone && t.rows.Len() >= t.cfg.limit && t.tryAhead() {
 		alone = false
 	}
 	if alone && len(group) > 1 {
@@ -184,7 +184,9 @@ func (t *term) accept(sent []*item) {
 		it.Record.metadata, it.Record.payload = nil, nil // kept by the lane until the watermark passes
 	}
 	topic := sent[0].Record.topic
-	t.detour.settled(topic, len(sent))
+	for _, it := range sent {
+		t.detour.settled(it.Record)
+	}
 	t.counters.published.Add(uint64(len(sent)))
 	if t.brokerOf(topic).health.succeeded(len(sent)) {
 		t.log.Info("outbox: the broker accepts events again")
@@ -203,8 +205,12 @@ func (t *term) refuse(it *item, err error, nothing bool) {
 	r := it.Record
 	t.counters.refused.Add(1)
 	health := &t.brokerOf(r.topic).health
-	if news := health.charge(&r.tries); news && nothing {
+	news := health.charge(&r.tries)
+	if news && nothing {
 		t.failed(r.topic, err)
+	}
+	if !news && t.rows.Len() >= t.cfg.limit { // what is in hand may all be waiting for this one
+		t.tryAhead()
 	}
 	if r.tries.attempts >= t.cfg.attempts {
 		t.park(it, err)

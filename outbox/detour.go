@@ -13,10 +13,10 @@ import (
 
 // detour publishes single rows ahead of their turn. When the relay's hands are
 // full of rows that all fail, it can't tell whether the broker is down or
-// refuses just their topics, and would never get to the others. So it looks
-// further down the log for a row of a topic that it has nothing of in hand:
-// publishing that one breaks no order, and if it is accepted the broker is up
-// and the failures count.
+// refuses just these, and would never get to the others. So it looks further
+// down the log for a row of a topic that it has nothing of in hand, or of
+// another key if they are few: publishing that one breaks no order, and if it is
+// accepted the broker is up and the failures count.
 type detour struct {
 	mu       sync.Mutex
 	busy     bool                // a row is being looked for or published
@@ -24,6 +24,7 @@ type detour struct {
 	takenTo  int64               // the last position that went into the lane
 	entering *row                // the last row, until a worker has it: it may wait for room
 	inHand   map[string]int      // rows in the lane that are not settled, by topic
+	keys     map[string]int      // and by topic and key, those that have one
 	sent     map[int64]struct{}  // positions that are published and not read in their turn yet
 	avoid    map[string]struct{} // topics that failed here too
 }
@@ -32,6 +33,7 @@ const (
 	detourRange = 50_000 // positions to look through
 	detourRows  = 200    // published ahead of their turn at most
 	detourGaps  = 2000   // runs of missing positions to look at
+	detourKeys  = 50     // in hand, to look for others of the same topics
 )
 
 // take records a row that goes into the lane, where it may have to wait for room.
@@ -45,9 +47,12 @@ func (d *detour) take(r *row) {
 		return
 	}
 	if d.inHand == nil {
-		d.inHand = map[string]int{}
+		d.inHand, d.keys = map[string]int{}, map[string]int{}
 	}
 	d.inHand[r.topic]++
+	if r.order != "" {
+		d.keys[r.order]++
+	}
 	d.entering = r
 }
 
@@ -69,16 +74,22 @@ func (d *detour) claim(r *row) (sent bool) {
 	return r.sent
 }
 
-// settled records that n rows of a topic are out of the relay's hands.
-func (d *detour) settled(topic string, n int) {
+// settled records that a row is out of the relay's hands.
+func (d *detour) settled(r *row) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.drop(topic, n)
+	d.drop(r)
 }
 
-func (d *detour) drop(topic string, n int) {
-	if d.inHand[topic] -= n; d.inHand[topic] <= 0 {
-		delete(d.inHand, topic)
+func (d *detour) drop(r *row) {
+	if d.inHand[r.topic]--; d.inHand[r.topic] <= 0 {
+		delete(d.inHand, r.topic)
+	}
+	if r.order == "" {
+		return
+	}
+	if d.keys[r.order]--; d.keys[r.order] <= 0 {
+		delete(d.keys, r.order)
 	}
 }
 
@@ -102,7 +113,7 @@ func (d *detour) begin(q *statements, c *cursor) (r *row, query string, args []a
 }
 
 // condition returns the query for the first row behind the lane, or at a position
-// that was missing, whose topic is neither in hand nor known to fail.
+// that was missing, whose topic, or key, is neither in hand nor known to fail.
 func (d *detour) condition(q *statements, missing gaps) (string, []any) {
 	var b strings.Builder
 	b.WriteString(q.ahead)
@@ -112,19 +123,32 @@ func (d *detour) condition(q *statements, missing gaps) (string, []any) {
 		writeSpans(&b, missing)
 	}
 	b.WriteByte(')')
-	except := func(topic string) {
-		b.WriteString(" AND topic <> ?")
-		args = append(args, topic)
-	}
-	for topic := range d.inHand {
-		except(topic)
-	}
+	var topics []any
 	for topic := range d.avoid {
-		except(topic)
+		topics = append(topics, topic)
 	}
-	for p := range d.sent {
-		b.WriteString(" AND position <> ")
-		b.WriteString(strconv.FormatInt(p, 10))
+	if len(d.keys) > 0 && len(d.keys) <= detourKeys {
+		for order := range d.keys {
+			topic, key, _ := strings.Cut(order, "\x00")
+			b.WriteString(" AND NOT (topic = ? AND " + q.keyColumn + " = ?)")
+			args = append(args, topic, []byte(key))
+		}
+	} else {
+		for topic := range d.inHand {
+			topics = append(topics, topic)
+		}
+	}
+	if len(topics) > 0 {
+		b.WriteString(" AND topic NOT IN (?" + strings.Repeat(",?", len(topics)-1) + ")")
+		args = append(args, topics...)
+	}
+	if len(d.sent) > 0 {
+		b.WriteString(" AND position NOT IN (-1")
+		for p := range d.sent {
+			b.WriteByte(',')
+			b.WriteString(strconv.FormatInt(p, 10))
+		}
+		b.WriteByte(')')
 	}
 	b.WriteString(" ORDER BY position LIMIT 1")
 	return q.dialect.Rebind(b.String()), args
@@ -153,7 +177,7 @@ func (d *detour) note(r *row) {
 	clear(d.avoid)
 	if r == d.entering {
 		r.sent, d.entering = true, nil
-		d.drop(r.topic, 1)
+		d.drop(r)
 		return
 	}
 	if d.sent == nil {
@@ -162,10 +186,10 @@ func (d *detour) note(r *row) {
 	d.sent[r.position] = struct{}{}
 }
 
-// tryAnotherTopic publishes a row of a topic that nothing in hand belongs to,
-// and reports whether the broker accepted it. The reader waits meanwhile, so that
+// tryAhead publishes a row that nothing in hand stands in the way of, and
+// reports whether the broker accepted it. The reader waits meanwhile, so that
 // nobody else takes the row up.
-func (t *term) tryAnotherTopic() (accepted bool) {
+func (t *term) tryAhead() (accepted bool) {
 	d := &t.detour
 	r, query, args, ok := d.begin(&t.box.sql, t.cursor)
 	if !ok {

@@ -3,19 +3,18 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// mysqlGaps tells by a locking read who may still fill a gap: the row of an open
-// transaction is locked, one that was rolled back is not there. Only between
-// taking its position and writing its row does an INSERT show neither. So what
-// is neither locked nor there is suspected at first, and forgotten if that is so
-// again after a time that no INSERT can take: twice the server's limit for
-// waiting for a lock, and a minute at least.
+// mysqlGaps tells by a look at uncommitted rows who may still fill a gap: the row
+// of an open transaction is there, one that was rolled back is not. Only between
+// taking its position and writing its row does an INSERT show nothing. So what
+// is not there is suspected at first, and forgotten if that is so again after a
+// time that no INSERT can take: twice the server's limit for waiting for a lock,
+// and a minute at least.
 type mysqlGaps struct {
 	*term
 	patience time.Duration // see above; 0: not known yet
@@ -110,92 +109,61 @@ func (g *mysqlGaps) probeAll(due gaps) error {
 		g.patience = patience(time.Duration(seconds) * time.Second)
 	}
 	for chunk := range slices.Chunk(due, probeSpans) {
-		if err := g.probeSpans(ctx, chunk); err != nil {
+		written, err := g.written(ctx, chunk)
+		if err != nil {
 			return err
 		}
+		g.cursor.probed(chunk, written, g.patience)
 	}
 	return nil
 }
 
-// probeSpans asks about several spans at once, and about halves of them if a row
-// among them is locked.
-func (g *mysqlGaps) probeSpans(ctx context.Context, spans gaps) error {
-	there, err := g.lockedOrThere(ctx, spans)
-	switch {
-	case err != nil:
-		return err
-	case !there:
-		g.cursor.unlocked(spans, g.patience)
-	case len(spans) == 1:
-		g.cursor.locked(spans[0])
-	default:
-		half := len(spans) / 2
-		if err := g.probeSpans(ctx, spans[:half]); err != nil {
-			return err
-		}
-		return g.probeSpans(ctx, spans[half:])
-	}
-	return nil
-}
-
-// lockedOrThere reports whether a row in spans has been written by anybody,
-// whose transaction may be open.
-func (g *mysqlGaps) lockedOrThere(ctx context.Context, spans gaps) (bool, error) {
+// written returns the positions in spans at which there is a row, of whatever
+// transaction.
+func (g *mysqlGaps) written(ctx context.Context, spans gaps) ([]int64, error) {
 	var b strings.Builder
 	b.WriteString("SELECT position FROM ")
 	b.WriteString(g.box.sql.prefix)
 	b.WriteString(" WHERE ")
 	writeSpans(&b, spans)
-	b.WriteString(" LIMIT 1 FOR UPDATE NOWAIT")
-	tx, err := g.box.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	b.WriteString(" ORDER BY position")
+	tx, err := g.box.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadUncommitted})
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer func() { _ = tx.Rollback() }()
-	rows, err := tx.QueryContext(ctx, b.String())
-	if err == nil {
-		there := rows.Next()
-		err = rows.Err()
-		_ = rows.Close()
-		if err == nil {
-			return there, nil
-		}
-	}
-	if g.box.sql.dialect.IsBusy(err) {
-		return true, nil
-	}
-	return false, fmt.Errorf("read with a lock: %w", err)
+	return positions(ctx, tx, b.String())
 }
 
-// locked records that the transaction of a span is open.
-func (c *cursor) locked(s span) {
-	c.edit(func(missing *gaps) {
-		if i, ok := missing.find(s.from); ok {
-			m := &(*missing)[i]
-			m.seen, m.suspected = time.Now(), time.Time{}
-		}
-	})
-}
-
-// unlocked records that nobody holds a row in spans, and forgets those for which
-// that has been so for longer than patience.
-func (c *cursor) unlocked(spans gaps, patience time.Duration) {
+// probed records at which positions of spans there are rows: these, and what
+// is missing beside them, are of open transactions. Spans without any are
+// suspected, and forgotten if they have been for longer than patience.
+func (c *cursor) probed(spans gaps, written []int64, patience time.Duration) {
 	asked := make(map[int64]struct{}, len(spans))
 	for _, s := range spans {
 		asked[s.from] = struct{}{}
 	}
+	now := time.Now()
 	c.edit(func(missing *gaps) {
-		kept := (*missing)[:0]
-		for _, s := range *missing {
-			if _, ok := asked[s.from]; ok {
-				if s.suspected.IsZero() {
-					s.suspected = time.Now()
-				} else if time.Since(s.suspected) > patience {
-					continue
-				}
+		*missing = slices.DeleteFunc(*missing, func(s span) bool {
+			_, ok := asked[s.from]
+			return ok && !s.holds(written) && !s.suspected.IsZero() && now.Sub(s.suspected) > patience
+		})
+		for i := range *missing {
+			s := &(*missing)[i]
+			switch _, ok := asked[s.from]; {
+			case !ok:
+			case s.holds(written):
+				s.seen, s.suspected = now, time.Time{}
+			case s.suspected.IsZero():
+				s.suspected = now
 			}
-			kept = append(kept, s)
 		}
-		*missing = kept
 	})
+}
+
+// holds reports whether one of the positions, which rise, is in the span.
+func (s span) holds(positions []int64) bool {
+	i, _ := slices.BinarySearch(positions, s.from)
+	return i < len(positions) && positions[i] <= s.to
 }

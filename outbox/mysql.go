@@ -3,8 +3,9 @@ package outbox
 // Positions come from AUTO_INCREMENT, so transactions commit in another order
 // than that of their positions; see gaps.go.
 var mysqlFlavour = flavour{
-	schema:  mysqlSchema,
-	now:     `CAST(unix_timestamp(now(3)) * 1000 AS SIGNED)`,
+	schema: mysqlSchema,
+	// Not unix_timestamp(now(3)), which is an hour off when summer time ends.
+	now:     `timestampdiff(MICROSECOND, '1970-01-01', utc_timestamp(3)) DIV 1000`,
 	integer: "SIGNED",
 	key:     "`key`",
 	fence:   `SELECT token FROM {p}_relay WHERE singleton = 1 AND token = ? FOR UPDATE`,

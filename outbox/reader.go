@@ -18,7 +18,7 @@ const readBatch = 1000
 
 // readPause is the least time between two reads that find the end of the log: a
 // poke is answered at once, a hundred in a row with fewer reads.
-const readPause = 2 * time.Millisecond
+const readPause = 5 * time.Millisecond
 
 // maxAhead bounds how many rows beyond the recorded progress the relay
 // publishes while an early row is being retried: what a crash may repeat.

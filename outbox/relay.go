@@ -78,9 +78,9 @@ func DrainTimeout(d time.Duration) RelayOption { return func(c *relayConfig) { c
 
 // Route publishes events of these topics to another publisher than the relay's.
 // Whether it is down is found out for each publisher by itself. All share the
-// bound of [InFlight] and the order of the log, so a publisher that is down for
-// long slows the others; if they must not feel it, give it an outbox of its own
-// ([Table]).
+// bound of [InFlight] and the order of the log, so a publisher that is down slows
+// the others, and stops them after 20,000 events. If they must not feel it, give
+// it an outbox of its own ([Table]).
 func Route(to message.Publisher, topics ...string) RelayOption {
 	return func(c *relayConfig) { c.routes = append(c.routes, route{to, topics}) }
 }

@@ -22,15 +22,15 @@ type statements struct {
 
 	insert, schedule insertion
 
-	peek, acquire, taken, renew, fence, release  string // the relay's row
-	read, oldest, chunk, deleteRange, ahead      string // the log
-	nextDue, due, moveDue, deleteDue             string // scheduled rows
-	park, parkBehind, unlog, inLog, heldKeys     string // parking
-	parked, parkedOf                             string // inspecting
-	unpark, dropParked, unparkKey, dropKey       string // sending again
-	firstOfKey, logKey, moveLogRows, dropLogRows string
-	state, pending, oldestPending, endOfLog      string // stats
-	backlog, scheduled, parkCount                string
+	peek, acquire, taken, renew, fence, release    string // the relay's row
+	read, oldest, chunk, below, deleteRange, ahead string // the log
+	nextDue, due, moveDue, deleteDue               string // scheduled rows
+	park, parkBehind, unlog, inLog, heldKeys       string // parking
+	parked, parkedOf                               string // inspecting
+	unpark, dropParked, unparkKey, dropKey         string // sending again
+	firstOfKey, logKey, moveLogRows, dropLogRows   string
+	state, pending, oldestPending, endOfLog        string // stats
+	backlog, scheduled, parkCount                  string
 }
 
 // flavour is what the databases spell differently.
@@ -80,6 +80,7 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 	s.oldest = q(`SELECT position, created_at FROM {p} WHERE position > ? AND position <= ? ORDER BY position LIMIT ?`)
 	s.chunk = q(`SELECT count(*), coalesce(max(position), 0), coalesce(max(created_at), 0) FROM
 		(SELECT position, created_at FROM {p} WHERE position > ? AND position <= ? ORDER BY position LIMIT ?) AS few`)
+	s.below = q(`SELECT EXISTS (SELECT 1 FROM {p} WHERE position <= ?)`)
 	s.deleteRange = q(`DELETE FROM {p} WHERE position > ? AND position <= ?`)
 
 	// Further conditions follow, so it is not bound yet.

@@ -250,3 +250,26 @@ func TestBadArgumentsAreReportedByEveryUse(t *testing.T) {
 	require.ErrorContains(t, box.In(nil).Publish("orders", event(t.Context(), "1")), "In was given a nil transaction")
 	require.ErrorContains(t, box.InBatch(nil).Publish("orders", event(t.Context(), "1")), "InBatch was given a nil batch")
 }
+
+// For poolers in transaction mode pgx is told to use a protocol in which columns
+// may come as text: a position of eight digits must not pass for a binary one.
+func TestModesForPoolers(t *testing.T) {
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec} {
+		t.Run(mode.String(), func(t *testing.T) {
+			pool := newPool(t, testdb.New(t, outbox.Postgres), func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode })
+			box := newBox(t, pool)
+			_, err := pool.Exec(t.Context(), "ALTER TABLE millrace_outbox ALTER COLUMN position RESTART WITH 12345678")
+			require.NoError(t, err)
+			to := make(sink, 10)
+			start(t, box.Relay(to))
+			require.NoError(t, box.Transact(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+				return box.In(tx).Publish("orders", event(ctx, "1"))
+			}))
+			to.await(t, "1")
+			require.NoError(t, box.Transact(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+				return box.In(tx).Publish("orders", event(ctx, "2"), event(ctx, "3"))
+			}))
+			require.ElementsMatch(t, []string{"2", "3"}, []string{<-to, <-to})
+		})
+	}
+}

@@ -41,6 +41,7 @@ type Table struct {
 	Split    int    // how many short rounds make one; 0 is 1
 	Warm     bool   // a further round goes first and does not count
 	Variants []Variant
+	Compare  [][2]string // pairs of variants to tell in a sentence how much faster the first one is
 }
 
 // Run measures n rounds and prints a Markdown table.
@@ -88,6 +89,24 @@ func (t Table) print(all [][]Sample) {
 		fmt.Printf("| %s | %s | %s (%s-%s) | %s | %s | %.1f | %s |\n", v.Name, Thousands(int(time.Second/max(middle.Each(), 1))),
 			Micros(middle.Each()), Micros(each[0].Each()), Micros(each[len(each)-1].Each()), Ratio(Median(ratios)), Micros(time.Duration(Median(busy))), Median(allocs), middle.Note)
 	}
+	for _, pair := range t.Compare {
+		t.compare(all, pair[0], pair[1])
+	}
+}
+
+func (t Table) compare(all [][]Sample, ours, theirs string) {
+	index := func(name string) int {
+		return slices.IndexFunc(t.Variants, func(v Variant) bool { return v.Name == name })
+	}
+	a, b := index(ours), index(theirs)
+	if a < 0 || b < 0 {
+		return
+	}
+	var times []float64
+	for r := range all[a] {
+		times = append(times, float64(all[b][r].Each())/float64(all[a][r].Each()))
+	}
+	fmt.Printf("\n%s: %s times the speed of %s.\n", ours, Ratio(Median(times)), theirs)
 }
 
 func measure(v Variant) (Sample, error) {
