@@ -81,10 +81,3 @@ func (c *cursor) pass(number int64) (published int64, left gaps) {
 	}
 	return c.published, slices.Clone(c.missing.upTo(c.published)).with(ahead)
 }
-
-// gaps returns how many runs of positions are missing.
-func (c *cursor) gaps() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.missing)
-}

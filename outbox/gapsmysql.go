@@ -19,12 +19,14 @@ type mysqlGaps struct {
 	*term
 	patience time.Duration // see above; 0: not known yet
 	probed   time.Time
+	contact  time.Time // when a read last succeeded
 }
 
 const (
-	probeEvery = 250 * time.Millisecond
-	probeAfter = time.Second // that a span is missing, before it is probed
-	probeSpans = 200         // of one statement
+	probeEvery  = 250 * time.Millisecond
+	probeAfter  = time.Second // that a span is missing, before it is probed
+	probeSpans  = 5000        // of one statement
+	lostContact = 5 * time.Second
 )
 
 // patience is how long a gap is suspected, given how long a statement may wait
@@ -37,20 +39,20 @@ func (*mysqlGaps) gapless() bool { return false }
 
 // query is text throughout, for a statement with parameters takes a round trip
 // more. Positions rise through it, so late rows come first.
-func (g *mysqlGaps) query(frontier int64, missing gaps) logQuery {
+func (g *mysqlGaps) query(frontier int64, missing gaps, limit int) logQuery {
 	g.probe(missing)
 	var b strings.Builder
 	b.WriteString("SELECT position, id, topic, `key`, metadata, payload FROM ")
 	b.WriteString(g.box.sql.prefix)
 	b.WriteString(" WHERE position > ")
-	b.WriteString(strconv.FormatInt(frontier, 10))
+	b.WriteString(strconv.FormatInt(behind(frontier, missing, maxGapsMySQL), 10))
 	if len(missing) > 0 {
 		b.WriteString(" OR ")
 		writeSpans(&b, missing)
 	}
 	b.WriteString(" ORDER BY position LIMIT ")
-	b.WriteString(strconv.Itoa(readBatch))
-	return logQuery{text: b.String(), frontier: frontier, missing: missing, limit: readBatch}
+	b.WriteString(strconv.Itoa(limit))
+	return logQuery{text: b.String(), frontier: frontier, missing: missing, limit: limit}
 }
 
 // writeSpans writes the condition that position is in one of spans.
@@ -74,7 +76,22 @@ func writeSpans(b *strings.Builder, spans gaps) {
 	}
 }
 
-func (*mysqlGaps) sift(rows []*row, _ logQuery, _ time.Duration) []*row { return rows }
+// sift notes that the server is there. While it was not, an INSERT may have been
+// waiting with it, so that patience begins anew.
+func (g *mysqlGaps) sift(rows []*row, _ logQuery, _ time.Duration) []*row {
+	now := time.Now()
+	if now.Sub(g.contact) > lostContact {
+		g.cursor.edit(func(missing *gaps) {
+			for i := range *missing {
+				if s := &(*missing)[i]; !s.suspected.IsZero() {
+					s.suspected = now
+				}
+			}
+		})
+	}
+	g.contact = now
+	return rows
+}
 
 func (*mysqlGaps) taken() {}
 
@@ -103,7 +120,7 @@ func (g *mysqlGaps) probeAll(due gaps) error {
 	defer cancel()
 	if g.patience == 0 {
 		var seconds int
-		if err := g.box.db.QueryRowContext(ctx, "SELECT @@global.innodb_lock_wait_timeout").Scan(&seconds); err != nil {
+		if err := g.box.db.QueryRowContext(ctx, "SELECT greatest(@@global.innodb_lock_wait_timeout, @@innodb_lock_wait_timeout)").Scan(&seconds); err != nil {
 			return err
 		}
 		g.patience = patience(time.Duration(seconds) * time.Second)

@@ -39,13 +39,15 @@ type snapshot struct {
 func newPostgresGaps(t *term) *postgresGaps {
 	event := "position, id, topic, key, metadata, payload"
 	p := t.box.sql.prefix
+	// Arrays come out of subqueries to hide their length from the planner, which
+	// would have a plan compiled for the sake of a thousand gaps.
 	within := func(first, last string) string {
-		return `SELECT l.* FROM unnest(` + first + `::text::bigint[], ` + last + `::text::bigint[]) AS gap(first, last) CROSS JOIN LATERAL
+		return `SELECT l.* FROM unnest((SELECT ` + first + `::text::bigint[]), (SELECT ` + last + `::text::bigint[])) AS gap(first, last) CROSS JOIN LATERAL
 			(SELECT ` + event + ` FROM ` + p + ` WHERE position BETWEEN gap.first AND gap.last ORDER BY position LIMIT $2) AS l`
 	}
 	return &postgresGaps{term: t, late: `SELECT -1::bigint, pg_current_snapshot()::text::bytea, '', ''::bytea, ''::bytea, ''::bytea
 		UNION ALL (SELECT * FROM (
-			SELECT ` + event + ` FROM ` + p + ` WHERE position = ANY($3::text::bigint[])
+			SELECT ` + event + ` FROM ` + p + ` WHERE position = ANY((SELECT $3::text::bigint[])::bigint[])
 			UNION ALL ` + within("$4", "$5") + `
 			UNION ALL ` + within("$6", "$7") + `
 				WHERE (SELECT coalesce(bool_or(pg_visible_in_snapshot(id::xid8, pg_current_snapshot())), false) FROM unnest($8::text::text[]) AS id)
@@ -55,8 +57,8 @@ func newPostgresGaps(t *term) *postgresGaps {
 
 func (*postgresGaps) gapless() bool { return false }
 
-func (g *postgresGaps) query(frontier int64, missing gaps) logQuery {
-	q := logQuery{text: g.box.sql.read, args: []any{frontier, readBatch}, frontier: frontier, missing: missing, limit: readBatch}
+func (g *postgresGaps) query(frontier int64, missing gaps, limit int) logQuery {
+	q := logQuery{text: g.box.sql.read, args: []any{behind(frontier, missing, maxGapsPostgres), limit}, frontier: frontier, missing: missing, limit: limit}
 	if len(missing) > 0 {
 		settled := missing.upTo(g.settled)
 		var singles, runs gaps

@@ -1,6 +1,9 @@
 package outbox
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // logQuery is one read of the log: what is behind the frontier, and what has
 // appeared of the positions that were missing, as of the same moment. Read apart
@@ -19,8 +22,8 @@ type logQuery struct {
 type gapWatch interface {
 	// gapless reports whether positions are commit order.
 	gapless() bool
-	// query returns the next read.
-	query(frontier int64, missing gaps) logQuery
+	// query returns the next read, of at most limit new rows and as many late ones.
+	query(frontier int64, missing gaps, limit int) logQuery
 	// sift returns the rows that a read has found and that may be taken. took is how
 	// long the read took.
 	sift(rows []*row, q logQuery, took time.Duration) []*row
@@ -45,10 +48,26 @@ type noGaps struct{ read string }
 
 func (noGaps) gapless() bool { return true }
 
-func (g noGaps) query(frontier int64, _ gaps) logQuery {
-	return logQuery{text: g.read, args: []any{frontier, readBatch}, limit: readBatch}
+func (g noGaps) query(frontier int64, _ gaps, limit int) logQuery {
+	return logQuery{text: g.read, args: []any{frontier, limit}, limit: limit}
 }
 
 func (noGaps) sift(rows []*row, _ logQuery, _ time.Duration) []*row { return rows }
 
 func (noGaps) taken() {}
+
+// These bound the runs of missing positions that are remembered; a read takes
+// some hundred milliseconds then.
+const (
+	maxGapsPostgres = 50_000
+	maxGapsMySQL    = 10_000
+)
+
+// behind returns behind which position new rows are read: none when too much is
+// missing already, until some of it has come or is forgotten.
+func behind(frontier int64, missing gaps, most int) int64 {
+	if len(missing) >= most {
+		return math.MaxInt64
+	}
+	return frontier
+}

@@ -15,6 +15,9 @@ var (
 	errNoTables = errors.New("there are no tables: call Migrate, or apply Schema, first")
 	// errFenced says that another relay has taken the outbox over.
 	errFenced = errors.New("another relay has taken over")
+	// errRestarted says that the database server is not the one that it was: rows that
+	// were read before may be gone, and their positions be handed out again.
+	errRestarted = errors.New("the database server has restarted")
 	// errExpired says that the lease could not be renewed in time.
 	errExpired = errors.New("the lease could not be renewed in time")
 )
@@ -27,6 +30,7 @@ type lease struct {
 	missing   gaps  // but for these
 	swept     int64 // and everything up to this one is deleted
 	duration  time.Duration
+	server    incarnation
 	taken     time.Time // before the statement that took or renewed it
 }
 
@@ -76,7 +80,10 @@ func (o *Outbox) acquire(ctx context.Context, owner string, d time.Duration) (*l
 		if err := tx.QueryRowContext(bounded, o.sql.taken).Scan(&l.token, &l.published, &missing, &l.swept); err != nil {
 			return err
 		}
-		l.missing, err = decodeGaps(missing)
+		if l.missing, err = decodeGaps(missing); err != nil {
+			return err
+		}
+		l.server, err = o.incarnation(bounded, tx)
 		return err
 	})
 	switch {

@@ -10,7 +10,7 @@ var postgresFlavour = flavour{
 	integer: "bigint",
 	key:     "key",
 	fence:   `SELECT token FROM {p}_relay WHERE singleton = 1 AND token = ? FOR UPDATE`,
-	renewed: ` RETURNING pg_current_xact_id()::text::bigint`,
+	renewed: ` AND pg_postmaster_start_time() = ? RETURNING pg_current_xact_id()::text::bigint`,
 }
 
 const postgresSchema = `

@@ -9,9 +9,10 @@ import (
 
 // prepare compiles the statement for a single event, a fifth of the cost of
 // publishing one, where no transaction of the caller can be holding the only
-// connection. If it fails the statement is used as text. pgx does it by itself.
+// connection. If it fails the statement is used as text. On PostgreSQL pgx does it
+// by itself, and poolers may not know what was prepared.
 func (o *Outbox) prepare(ctx context.Context) {
-	if o.one.Load() != nil || o.unprepared.Load() || o.pgx {
+	if o.one.Load() != nil || o.unprepared.Load() || o.sql.dialect == Postgres {
 		return
 	}
 	s, err := o.db.PrepareContext(ctx, o.sql.insert.one)

@@ -78,7 +78,9 @@ func (t *term) recordNow() bool {
 	ctx, cancel := t.bounded()
 	defer cancel()
 	began := time.Now()
+	t.recordingSince.Store(began.UnixMilli())
 	err := t.recordUpTo(ctx)
+	t.recordingSince.Store(0)
 	t.recording = time.Since(began)
 	switch {
 	case err == nil:
@@ -87,6 +89,8 @@ func (t *term) recordNow() bool {
 		return true
 	case errors.Is(err, errFenced):
 		t.lost(errFenced)
+	case errors.Is(err, errRestarted):
+		t.lost(errRestarted)
 	default:
 		t.stuck.Store(true)
 		t.log.Error("outbox: progress could not be recorded, trying again", "error", err)
@@ -104,7 +108,7 @@ func (t *term) recordUpTo(ctx context.Context) error {
 	published, missing := t.cursor.pass(mark)
 	swept := t.swept.Load()
 	began := time.Now()
-	bound, err := t.box.renew(ctx, l.token, published, missing.encode(), swept, l.duration)
+	bound, err := t.box.renew(ctx, l, published, missing.encode(), swept)
 	if err != nil {
 		return err
 	}
@@ -127,21 +131,28 @@ func (l *lease) complete() int64 {
 	return l.published
 }
 
-// renew records progress under a lease and extends it. On PostgreSQL it returns
-// the id of its transaction.
-func (o *Outbox) renew(ctx context.Context, token, published int64, missing []byte, swept int64, d time.Duration) (xid int64, err error) {
-	args := []any{published, missing, swept, d.Milliseconds(), token}
+// renew records progress under a lease and extends it, unless the server has
+// restarted. On PostgreSQL it returns the id of its transaction.
+func (o *Outbox) renew(ctx context.Context, l *lease, published int64, missing []byte, swept int64) (xid int64, err error) {
+	args := []any{published, missing, swept, l.duration.Milliseconds(), l.token}
 	switch o.sql.dialect {
 	case Postgres:
-		err = o.db.QueryRowContext(ctx, o.sql.renew, args...).Scan(&xid)
+		err = o.db.QueryRowContext(ctx, o.sql.renew, append(args, l.server.started)...).Scan(&xid)
 		if errors.Is(err, sql.ErrNoRows) {
-			err = errFenced
+			err = o.fenced(ctx, l.token, func(*sql.Tx) error { return errRestarted })
 		}
 		return xid, err
 	case MySQL:
 		// A row that is the same as before does not count as affected.
-		return 0, o.fenced(ctx, token, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, o.sql.renew, args...)
+		return 0, o.fenced(ctx, l.token, func(tx *sql.Tx) error {
+			server, err := o.incarnation(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if !l.server.same(server) {
+				return errRestarted
+			}
+			_, err = tx.ExecContext(ctx, o.sql.renew, args...)
 			return err
 		})
 	}
@@ -167,7 +178,7 @@ func (t *term) recordLast() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := t.recordUpTo(ctx); err != nil && !errors.Is(err, errFenced) {
+	if err := t.recordUpTo(ctx); err != nil && !errors.Is(err, errFenced) && !errors.Is(err, errRestarted) {
 		t.log.Error("outbox: the last progress could not be recorded; some events will be published again", "error", err)
 	}
 }

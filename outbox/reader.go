@@ -13,8 +13,11 @@ import (
 	"github.com/millrace-go/millrace/internal/dialect"
 )
 
-// readBatch is how many rows are read at a time.
-const readBatch = 1000
+// readBatch is how many rows are read at a time, fewer if they are large.
+const (
+	readBatch = 1000
+	readBytes = 32 << 20
+)
 
 // readPause is the least time between two reads that find the end of the log: a
 // poke is answered at once, a hundred in a row with fewer reads.
@@ -24,14 +27,15 @@ const readPause = 5 * time.Millisecond
 // publishes while an early row is being retried: what a crash may repeat.
 const maxAhead = 20_000
 
-// maxGaps bounds the runs of missing positions that are remembered. Beyond it
-// the relay waits for some of them to be filled or to end.
-const maxGaps = 50_000
+// slowRecord is how long recording may take before the relay waits for it: on a
+// database that others keep busy it might lose its lease, and repeat all that it
+// has published meanwhile.
+const slowRecord = 100 * time.Millisecond
 
 // readLog adds the rows behind the cursor to the lane, as they come, until work
 // ends or, once the relay is being stopped, the end of the log is reached.
 func (t *term) readLog() {
-	r := reader{term: t, watch: newGapWatch(t), entries: make([]dispatch.Entry[*row], 0, readBatch)}
+	r := reader{term: t, watch: newGapWatch(t), batch: min(readBatch, t.cfg.limit), entries: make([]dispatch.Entry[*row], 0, readBatch)}
 	s := schedule{term: t}
 	for t.work.Err() == nil {
 		stopping := t.intake.Err() != nil // asked before reading: what was there then is read
@@ -64,6 +68,7 @@ type reader struct {
 	*term
 	watch   gapWatch
 	last    int64 // the number of the last row
+	batch   int   // how many rows to read
 	active  time.Time
 	rows    []*row
 	entries []dispatch.Entry[*row]
@@ -72,12 +77,14 @@ type reader struct {
 // next reads once, and reports whether it found anything and whether there may
 // be more.
 func (r *reader) next() (found, full bool, err error) {
-	q := r.watch.query(r.cursor.where())
+	frontier, missing := r.cursor.where()
+	q := r.watch.query(frontier, missing, r.batch)
 	began := time.Now()
 	r.rows, err = r.box.queryRows(r.work, r.rows[:0], q.text, q.args)
 	if err != nil {
 		return false, false, err
 	}
+	r.adapt() // before they are somebody else's
 	rows := r.watch.sift(r.rows, q, time.Since(began))
 	if !slices.IsSortedFunc(rows, byPosition) {
 		slices.SortFunc(rows, byPosition)
@@ -94,6 +101,19 @@ func (r *reader) next() (found, full bool, err error) {
 func (r *reader) take(w *row) {
 	r.last = r.cursor.take(w.position, r.watch.gapless())
 	r.detour.take(w)
+}
+
+// adapt makes the next read smaller or larger, by what this one took.
+func (r *reader) adapt() {
+	bytes := 0
+	for _, w := range r.rows {
+		bytes += len(w.payload) + len(w.metadata)
+	}
+	if bytes > readBytes {
+		r.batch = max(1, r.batch/2)
+	} else if bytes < readBytes/4 {
+		r.batch = min(2*r.batch, readBatch, r.cfg.limit)
+	}
 }
 
 func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
@@ -120,14 +140,18 @@ func (r *reader) add(rows []*row) bool {
 // roomAhead waits while the relay must not get further ahead of what it has
 // recorded.
 func (t *term) roomAhead(last int64) bool {
-	if !t.stuck.Load() && last-t.recorded.Load() < maxAhead && t.cursor.gaps() < maxGaps {
+	limit := int64(maxAhead)
+	if since := t.recordingSince.Load(); since != 0 && time.Now().UnixMilli()-since > slowRecord.Milliseconds() {
+		limit = recordRows
+	}
+	if !t.stuck.Load() && last-t.recorded.Load() < limit {
 		return true
 	}
 	select {
 	case <-t.work.Done():
 	case <-t.advancing:
 	}
-	return t.cursor.gaps() >= maxGaps // look for some of them
+	return false
 }
 
 // minPoll is how soon the relay looks again after it has found something.

@@ -45,7 +45,9 @@ type term struct {
 	swept     atomic.Int64  // the position up to which all rows are deleted
 	recording time.Duration // how long that took last time
 	stuck     atomic.Bool   // progress can't be recorded
-	advancing chan struct{} // progress was recorded
+
+	recordingSince atomic.Int64  // Unix milliseconds, 0: it is not being recorded
+	advancing      chan struct{} // progress was recorded
 }
 
 func newTerm(r *Relay, l *lease, wake <-chan struct{}, log *slog.Logger) *term {
@@ -63,7 +65,7 @@ func newTerm(r *Relay, l *lease, wake <-chan struct{}, log *slog.Logger) *term {
 			t.routes[topic] = b
 		}
 	}
-	t.detour.over.L = &t.detour.mu
+	t.detour.over.L, t.detour.takenTo = &t.detour.mu, l.published
 	t.cursor = newCursor(l.published, l.missing)
 	t.complete.Store(l.complete())
 	t.swept.Store(l.swept)
@@ -194,7 +196,10 @@ func (t *term) close(finished bool) error {
 	if errors.Is(why, errFenced) || errors.Is(why, errExpired) {
 		t.log.Warn("outbox: the relay has lost its lease and stands by", "reason", why)
 	}
-	if !errors.Is(why, errFenced) {
+	if errors.Is(why, errRestarted) {
+		t.log.Warn("outbox: the database server has restarted; the relay begins where it has recorded to be")
+	}
+	if !errors.Is(why, errFenced) && !errors.Is(why, errRestarted) {
 		t.recordLast()
 		t.sweepLast()
 	}

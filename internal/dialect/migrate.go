@@ -159,7 +159,7 @@ func locked(ctx context.Context, db *sql.DB, name string, fn func(execer) error)
 	}
 	defer func() { _ = conn.Close() }() // back to the pool
 	var got sql.NullInt64
-	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(sha1(concat('millrace', database(), ?)), ?)`, name, int(busyPatience/time.Second)).Scan(&got); err != nil {
+	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(sha1(concat('millrace', coalesce(database(), ''), ?)), ?)`, name, int(busyPatience/time.Second)).Scan(&got); err != nil {
 		return fmt.Errorf("take the lock of migrations: %w", err)
 	}
 	if got.Int64 != 1 {
@@ -168,7 +168,7 @@ func locked(ctx context.Context, db *sql.DB, name string, fn func(execer) error)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_, _ = conn.ExecContext(ctx, `DO RELEASE_LOCK(sha1(concat('millrace', database(), ?)))`, name)
+		_, _ = conn.ExecContext(ctx, `DO RELEASE_LOCK(sha1(concat('millrace', coalesce(database(), ''), ?)))`, name)
 	}()
 	return fn(conn)
 }
