@@ -19,7 +19,7 @@ const (
 	readBytes = 32 << 20
 )
 
-// readPause is the least time between two reads that find the end of the log: a
+// readPause is the least time from a read that finds a few rows to the next: a
 // poke is answered at once, a hundred in a row with fewer reads.
 const readPause = 5 * time.Millisecond
 
@@ -59,7 +59,9 @@ func (t *term) readLog() {
 			r.active = began
 		}
 		t.rest(s.next, r.active)
-		dialect.Sleep(t.work, readPause-time.Since(began))
+		if found {
+			dialect.Sleep(t.work, readPause-time.Since(began))
+		}
 	}
 }
 
