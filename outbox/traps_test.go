@@ -213,6 +213,7 @@ func TestRoutesHaveTheirOwnHealth(t *testing.T) {
 		}
 		up.awaitCount(t, 7)
 		require.Empty(t, down.all())
+		eventually(t, "one is refused by itself", func() bool { return relay.Counters().Refused > 0 })
 		down.setRefuse(nil)
 		down.awaitCount(t, 13)
 		require.NoError(t, stop())
