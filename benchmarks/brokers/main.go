@@ -14,6 +14,8 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+
+	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 )
 
 func main() {
@@ -51,6 +53,11 @@ type table struct {
 	variants []variant
 }
 
+type variant struct {
+	name string
+	run  func() (rounds.Sample, error)
+}
+
 var filter string
 
 func tables(n int, all []table) error {
@@ -58,7 +65,11 @@ func tables(n int, all []table) error {
 		if !strings.Contains(t.title, filter) {
 			continue
 		}
-		if err := rounds(t.title, n, t.variants); err != nil {
+		of := rounds.Table{Title: t.title, Of: "event", Speed: true}
+		for _, v := range t.variants {
+			of.Variants = append(of.Variants, rounds.Variant{Name: v.name, Run: v.run})
+		}
+		if err := of.Run(n); err != nil {
 			return err
 		}
 	}

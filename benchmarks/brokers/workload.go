@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 )
 
 // system is one way to use a broker. A topic is used by one run only.
@@ -40,15 +42,15 @@ func keys(n int) []string {
 }
 
 // publishing measures n events sent by callers in batches.
-func publishing(s system, topic func() string, n, batch, callers int) func() (sample, error) {
-	return func() (sample, error) {
+func publishing(s system, topic func() string, n, batch, callers int) func() (rounds.Sample, error) {
+	return func() (rounds.Sample, error) {
 		publish, stop, err := s.publisher(topic())
 		if err != nil {
-			return sample{}, err
+			return rounds.Sample{}, err
 		}
 		defer stop()
 		if err := publish(keys(batch)); err != nil { // connections, metadata
-			return sample{}, err
+			return rounds.Sample{}, err
 		}
 		var wg sync.WaitGroup
 		errs := make([]error, callers)
@@ -67,17 +69,17 @@ func publishing(s system, topic func() string, n, batch, callers int) func() (sa
 			})
 		}
 		wg.Wait()
-		return sample{n: n / callers / batch * batch * callers, took: time.Since(start)}, errors.Join(errs...)
+		return rounds.Sample{N: n / callers / batch * batch * callers, Took: time.Since(start)}, errors.Join(errs...)
 	}
 }
 
 // consuming measures the last three quarters of n events: what clients fetch
 // ahead while they start would flatter whoever fetches most.
-func consuming(s system, filler system, topic func() string, n, concurrency int, work time.Duration) func() (sample, error) {
-	return func() (sample, error) {
+func consuming(s system, filler system, topic func() string, n, concurrency int, work time.Duration) func() (rounds.Sample, error) {
+	return func() (rounds.Sample, error) {
 		t := topic()
 		if err := fill(s, filler, t, n); err != nil {
-			return sample{}, err
+			return rounds.Sample{}, err
 		}
 		var handled atomic.Int64 // no lock, which only concurrent handlers would wait for
 		first, done := make(chan time.Time, 1), make(chan time.Time, 1)
@@ -94,14 +96,14 @@ func consuming(s system, filler system, topic func() string, n, concurrency int,
 			}
 		})
 		if err != nil {
-			return sample{}, err
+			return rounds.Sample{}, err
 		}
 		defer stop()
 		select {
 		case end := <-done:
-			return sample{n: n - n/4, took: end.Sub(<-first)}, nil
+			return rounds.Sample{N: n - n/4, Took: end.Sub(<-first)}, nil
 		case <-time.After(2 * time.Minute):
-			return sample{}, fmt.Errorf("%d of %d events came", handled.Load(), n)
+			return rounds.Sample{}, fmt.Errorf("%d of %d events came", handled.Load(), n)
 		}
 	}
 }
@@ -128,30 +130,30 @@ func fill(s, filler system, topic string, n int) error {
 
 // latency measures the time from publishing to handling, one event every few
 // milliseconds.
-func latency(s system, topic func() string, n int) func() (sample, error) {
-	return func() (sample, error) {
+func latency(s system, topic func() string, n int) func() (rounds.Sample, error) {
+	return func() (rounds.Sample, error) {
 		t := topic()
 		handled := make(chan struct{}, n)
 		stop, err := s.consumer(t, t, 16, func([]byte) { handled <- struct{}{} })
 		if err != nil {
-			return sample{}, err
+			return rounds.Sample{}, err
 		}
 		defer stop()
 		publish, stopPublisher, err := s.publisher(t)
 		if err != nil {
-			return sample{}, err
+			return rounds.Sample{}, err
 		}
 		defer stopPublisher()
 		var took []time.Duration
 		for i := range n + 10 {
 			start := time.Now()
 			if err := publish(keys(1)); err != nil {
-				return sample{}, err
+				return rounds.Sample{}, err
 			}
 			select {
 			case <-handled:
 			case <-time.After(time.Minute):
-				return sample{}, errors.New("an event did not come")
+				return rounds.Sample{}, errors.New("an event did not come")
 			}
 			if i >= 10 {
 				took = append(took, time.Since(start))
@@ -164,6 +166,6 @@ func latency(s system, topic func() string, n int) func() (sample, error) {
 			total += d
 		}
 		note := fmt.Sprintf("p50 %v, p99 %v", took[n/2].Round(10*time.Microsecond), took[n*99/100].Round(10*time.Microsecond))
-		return sample{n: n, took: total, note: note}, nil
+		return rounds.Sample{N: n, Took: total, Note: note}, nil
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 	"github.com/millrace-go/millrace/idempotency"
 	"github.com/millrace-go/millrace/idempotency/pgxinbox"
 )
@@ -105,6 +106,17 @@ func (b *bench) tables(marks int) []table {
 		all = append(all, table{fmt.Sprintf("growth, %d marks", marks), 1, 200, b.growth(), func() error { return b.fill(marks) }})
 	}
 	return all
+}
+
+// compare measures the variants of a table after a rest each.
+func (b *bench) compare(t table) rounds.Table {
+	c := rounds.Table{Title: t.title, Of: "message", Warm: true}
+	for _, v := range t.variants {
+		c.Variants = append(c.Variants, rounds.Variant{Name: v.name, Prepare: b.rest, Run: func() (rounds.Sample, error) {
+			return v.measure(t.workers, t.messages)
+		}})
+	}
+	return c
 }
 
 // forget empties our inbox.

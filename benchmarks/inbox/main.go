@@ -56,7 +56,7 @@ func run(ctx context.Context, server string, n int, only string, marks int) (err
 				return err
 			}
 		}
-		if err := rounds(t.title, n, t.workers, t.messages, t.variants, b.rest); err != nil {
+		if err := b.compare(t).Run(n); err != nil {
 			return err
 		}
 	}

@@ -4,18 +4,45 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 	"github.com/millrace-go/millrace/idempotency"
 )
 
 const perBatch = 100
 
 var errDuplicate = errors.New("a new message was taken for a duplicate")
+
+// variant is one way of doing what its siblings do as well. run does the n-th
+// operation of a worker; one operation may handle several messages.
+type variant struct {
+	name  string
+	run   func(worker, n int) error
+	batch int // messages of one operation; 0 is 1
+}
+
+// measure has workers handle messages, as many each.
+func (v variant) measure(workers, messages int) (rounds.Sample, error) {
+	batch := max(1, v.batch)
+	each := max(1, messages/workers/batch)
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for n := 0; n < each && errs[w] == nil; n++ {
+				errs[w] = v.run(w, n)
+			}
+		})
+	}
+	wg.Wait()
+	return rounds.Sample{N: each * workers * batch}, errors.Join(errs...)
+}
 
 // alone is the business transaction without an inbox.
 func (b *bench) alone(worker, _ int) error {

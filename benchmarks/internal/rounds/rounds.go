@@ -26,7 +26,7 @@ type Sample struct {
 	N      int
 	Took   time.Duration // 0: as long as Run did
 	Note   string
-	Allocs float64       // of the whole process, per operation; set by the table
+	Allocs float64       // of the whole process while Run ran, per operation; set by the table
 	CPU    time.Duration // likewise
 }
 
