@@ -12,6 +12,8 @@ import (
 // positions below those of rows before them; the dispatcher's watermark counts
 // in these numbers.
 type cursor struct {
+	gapless bool // positions are commit order: what is missing stays so
+
 	mu       sync.Mutex
 	frontier int64 // the highest position that was read
 	missing  gaps  // positions below it that were not there
@@ -29,11 +31,11 @@ func newCursor(published int64, missing gaps) *cursor {
 
 // take numbers a row that was read. Missing positions before it are
 // remembered unless the log has no gaps by its nature.
-func (c *cursor) take(position int64, gapless bool) (number int64) {
+func (c *cursor) take(position int64) (number int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if position > c.frontier {
-		if position > c.frontier+1 && !gapless {
+		if position > c.frontier+1 && !c.gapless {
 			c.missing.add(span{from: c.frontier + 1, to: position - 1, seen: time.Now()})
 		}
 		c.frontier = position

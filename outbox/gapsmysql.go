@@ -35,8 +35,6 @@ var patience = func(lockWait time.Duration) time.Duration { return max(time.Minu
 
 func newMySQLGaps(t *term) *mysqlGaps { return &mysqlGaps{term: t} }
 
-func (*mysqlGaps) gapless() bool { return false }
-
 // query is text throughout, for a statement with parameters takes a round trip
 // more. Positions rise through it, so late rows come first.
 func (g *mysqlGaps) query(frontier int64, missing gaps, limit int) logQuery {

@@ -55,8 +55,6 @@ func newPostgresGaps(t *term) *postgresGaps {
 		UNION ALL (SELECT ` + event + ` FROM ` + p + ` WHERE position > $1 ORDER BY position LIMIT $2)`}
 }
 
-func (*postgresGaps) gapless() bool { return false }
-
 func (g *postgresGaps) query(frontier int64, missing gaps, limit int) logQuery {
 	q := logQuery{text: g.box.sql.read, args: []any{behind(frontier, missing, maxGapsPostgres), limit}, frontier: frontier, missing: missing, limit: limit}
 	if len(missing) > 0 {

@@ -20,8 +20,6 @@ type logQuery struct {
 // gapWatch asks for late rows along with new ones, and knows when a missing
 // position can't appear any more. Each database has its own.
 type gapWatch interface {
-	// gapless reports whether positions are commit order.
-	gapless() bool
 	// query returns the next read, of at most limit new rows and as many late ones.
 	query(frontier int64, missing gaps, limit int) logQuery
 	// sift returns the rows that a read has found and that may be taken. took is how
@@ -45,8 +43,6 @@ func newGapWatch(t *term) gapWatch {
 
 // noGaps is for a database with one writer at a time.
 type noGaps struct{ read string }
-
-func (noGaps) gapless() bool { return true }
 
 func (g noGaps) query(frontier int64, _ gaps, limit int) logQuery {
 	return logQuery{text: g.read, args: []any{frontier, limit}, limit: limit}

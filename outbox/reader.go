@@ -101,7 +101,7 @@ func (r *reader) next() (found, full bool, err error) {
 // take numbers a row. What was missing before it is known before the detour may
 // look behind it.
 func (r *reader) take(w *row) {
-	r.last = r.cursor.take(w.position, r.watch.gapless())
+	r.last = r.cursor.take(w.position)
 	r.detour.take(w)
 }
 

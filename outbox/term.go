@@ -67,6 +67,7 @@ func newTerm(r *Relay, l *lease, wake <-chan struct{}, log *slog.Logger) *term {
 	}
 	t.detour.over.L, t.detour.takenTo = &t.detour.mu, l.published
 	t.cursor = newCursor(l.published, l.missing)
+	t.cursor.gapless = r.box.sql.dialect == SQLite
 	t.complete.Store(l.complete())
 	t.swept.Store(l.swept)
 	t.rows = dispatch.New[*row](dispatch.Config{Limit: r.cfg.limit, Progress: func() { signal(t.moved) }})
