@@ -39,8 +39,12 @@ func (o *Outbox) checkRestart(ctx context.Context) error {
 		return err
 	}
 	if o.sql.dialect == Postgres && !again {
-		err := o.db.QueryRowContext(ctx, `SELECT coalesce(last_value < $2::bigint, false) FROM pg_sequences
-			WHERE format('%I.%I', schemaname, sequencename)::regclass = pg_get_serial_sequence($1::text, 'position')::regclass`,
+		// Found by oid: to turn the names of other sequences into oids takes privileges
+		// on their schemas.
+		err := o.db.QueryRowContext(ctx, `SELECT coalesce(s.last_value < $2::bigint, false) FROM pg_class AS c
+			JOIN pg_namespace AS n ON n.oid = c.relnamespace
+			JOIN pg_sequences AS s ON s.schemaname = n.nspname AND s.sequencename = c.relname
+			WHERE c.oid = pg_get_serial_sequence($1::text, 'position')::regclass`,
 			o.sql.prefix, published).Scan(&again)
 		if err != nil {
 			return err

@@ -1,11 +1,13 @@
 package outbox_test
 
 import (
+	"context"
 	"crypto/rand"
 	"database/sql"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -69,4 +71,29 @@ func TestLeastPrivileges(t *testing.T) {
 		require.Zero(t, count(t, db, "SELECT count(*) FROM millrace_outbox"))
 		require.NoError(t, outbox.New(db.DB, db.Dialect).Migrate(t.Context()))
 	})
+}
+
+// That positions have begun again must be seen also where there is a schema that
+// the user may not look into.
+func TestRestartIsSeenBesideASchemaWithoutUsage(t *testing.T) {
+	db := testdb.New(t, outbox.Postgres)
+	box := newBox(t, db)
+	to := newSink()
+	stop := start(t, box.Relay(to))
+	enqueue(t, box, "orders", msg("1", ""), msg("2", ""))
+	to.awaitCount(t, 2)
+	require.NoError(t, stop())
+	for _, statement := range []string{
+		"CREATE SCHEMA closed", "CREATE SEQUENCE closed.numbers",
+		"TRUNCATE millrace_outbox RESTART IDENTITY", "SELECT nextval('millrace_outbox_position_seq')",
+	} {
+		_, err := db.Exec(statement)
+		require.NoError(t, err, statement)
+	}
+	all := "SELECT, INSERT, UPDATE, DELETE ON millrace_outbox"
+	runner := restricted(t, db, all, all+"_scheduled", all+"_parked", all+"_relay", "SELECT ON millrace_outbox_position_seq")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := outbox.New(runner.DB, runner.Dialect).Relay(to).Run(ctx)
+	require.ErrorContains(t, err, "positions have begun again below 2, up to which all is published")
 }
