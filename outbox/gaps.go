@@ -21,8 +21,9 @@ type span struct {
 	// bound is an id of a transaction that began after the span was seen, 0 if
 	// there is none yet. PostgreSQL only.
 	bound int64
-	// seen is since when the span is missing, or was last found to be locked by its
-	// transaction; suspected since when nobody seems to hold it. MySQL only.
+	// seen is since when this relay knows the span to be missing, or when it last
+	// found rows of an open transaction in it. suspected is since when it finds none,
+	// 0 if it has not looked yet or did find some. MySQL only.
 	seen, suspected time.Time
 }
 
