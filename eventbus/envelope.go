@@ -29,6 +29,13 @@ const (
 	MetadataCausationID   = "ce_causationid"
 	MetadataTraceParent   = "ce_traceparent"
 	MetadataTraceState    = "ce_tracestate"
+
+	// MetadataExpiryTime is the Expiry Time extension of CloudEvents: the RFC 3339
+	// time from which on the event is not to be handled any more.
+	MetadataExpiryTime = "ce_expirytime"
+	// MetadataPreviousAttempts is how often the call that published the event had
+	// been tried before, if it had.
+	MetadataPreviousAttempts = "ce_previousattempts"
 )
 
 const specVersion = "1.0"
@@ -57,6 +64,9 @@ type Attributes struct {
 	// CausationID is the id of the event during whose handling this one was
 	// published, if any.
 	CausationID string
+	// ExpiryTime is when the event is not to be handled any more; the zero time if
+	// it does not expire.
+	ExpiryTime time.Time
 }
 
 // ReadAttributes returns the attributes of m, which may come from any
@@ -76,15 +86,24 @@ func (e envelope) check() (Attributes, error) {
 		}
 		e.Time = t
 	}
+	if e.expiry != "" {
+		t, err := parseExpiry(e.ID, e.expiry)
+		if err != nil {
+			return e.Attributes, err
+		}
+		e.ExpiryTime = t
+	}
 	return e.Attributes, nil
 }
 
 // envelope is the metadata of a message that the library reads, unchecked.
 type envelope struct {
-	Attributes              // but for Time
+	Attributes              // but for Time and ExpiryTime
 	specVersion, time       string
 	traceParent, traceState string
 	redrive                 string
+	expiry                  string
+	previousAttempts        string
 }
 
 // scan goes through the metadata once, which is cheaper than looking up each
@@ -121,6 +140,10 @@ func scan(m *message.Message) envelope {
 			e.traceState = value
 		case MetadataRedrive:
 			e.redrive = value
+		case MetadataExpiryTime:
+			e.expiry = value
+		case MetadataPreviousAttempts:
+			e.previousAttempts = value
 		}
 	}
 	e.ID = cmp.Or(e.ID, m.UUID)

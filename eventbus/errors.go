@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/internal/failure"
 )
 
 // Errors that callers may decide on, with errors.Is.
@@ -26,6 +27,9 @@ var (
 	// ErrUnsupported is in the chain of errors about something that the broker
 	// behind the Bus can't do.
 	ErrUnsupported = driver.ErrUnsupported
+	// ErrExpired is in the chain of the cause of dead letters that were not handled
+	// before their expiry time; see WithExpiry.
+	ErrExpired = errors.New("the event has expired")
 	// ErrShutdown is the cause of the contexts of handlers that outlasted the
 	// drain timeout.
 	ErrShutdown = errors.New("service is shutting down")
@@ -43,27 +47,4 @@ func IsPermanent(err error) bool { return driver.IsPermanent(err) }
 // handler that returns it is called again after d, or later where the retry
 // policy says so: by a redelivery or, if none is left, by a try in place. It
 // returns nil for nil.
-func RetryAfter(err error, d time.Duration) error {
-	if err == nil {
-		return nil
-	}
-	return &retryAfterError{err, d}
-}
-
-type retryAfterError struct {
-	error
-	after time.Duration
-}
-
-func (e *retryAfterError) Unwrap() error             { return e.error }
-func (e *retryAfterError) RetryAfter() time.Duration { return e.after }
-
-// retryAfter finds the delay that an error in err's chain asks for by a method
-// RetryAfter() time.Duration.
-func retryAfter(err error) (time.Duration, bool) {
-	var r interface{ RetryAfter() time.Duration }
-	if !errors.As(err, &r) {
-		return 0, false
-	}
-	return r.RetryAfter(), true
-}
+func RetryAfter(err error, d time.Duration) error { return failure.WithRetryAfter(err, d) }

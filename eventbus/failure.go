@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/internal/failure"
 )
 
 // verdict is what an error says. Its methods are user code, so they are called
@@ -17,6 +18,7 @@ import (
 type verdict struct {
 	text      string
 	permanent bool
+	rejected  bool          // by a policy, before the handler was called
 	after     time.Duration // asked for by RetryAfter
 	asked     bool
 	stack     []byte // of a panic
@@ -31,8 +33,9 @@ func judge(err error) (v verdict) {
 		}
 	}()
 	v.text = err.Error()
-	v.permanent = IsPermanent(err)
-	v.after, v.asked = retryAfter(err)
+	v.permanent = failure.Of(err) == failure.Permanent
+	v.rejected = failure.IsRejected(err)
+	v.after, v.asked = failure.RetryAfter(err)
 	var p *PanicError
 	if errors.As(err, &p) {
 		v.stack = p.Stack

@@ -29,6 +29,7 @@ type handler struct {
 	draining <-chan struct{} // closed when no new event is taken
 	log      *slog.Logger
 	running  atomic.Int64
+	paused   atomic.Bool // by its policy
 }
 
 // String names the handler in errors.
@@ -110,14 +111,22 @@ func (h *handler) deliver(d *driver.Delivery) driver.Result {
 	if forOthers(in.cause.redrive, d.Topic, h.group) {
 		return driver.Result{}
 	}
+	paused := pausing{handler: h}
 	for try := 1; ; try++ {
 		if err == nil {
 			err = h.try(in, try)
 		}
 		if err == nil {
+			paused.over()
 			return driver.Result{}
 		}
-		if res, done := h.fail(in, try, judge(err)); done {
+		v := judge(err)
+		if v.rejected && h.cfg.policy != nil {
+			if !paused.wait(v) {
+				return giveBack
+			}
+			try--
+		} else if res, done := h.fail(in, try, v); done {
 			return res
 		}
 		err = nil
@@ -131,7 +140,11 @@ func (h *handler) fail(in *incoming, try int, v verdict) (res driver.Result, don
 		return giveBack, true
 	}
 	log := h.log.With("event_id", in.cause.ID, "attempt", in.Attempt, "error", v.text)
-	switch next, pause := h.cfg.retry.decide(in.Attempt, try, v); next {
+	next, pause := h.cfg.retry.decide(in.Attempt, try, v)
+	if next != deadEnd && in.expiresWithin(pause) {
+		next, v.text = deadEnd, fmt.Sprintf("%v before it could be tried again: %s", ErrExpired, v.text)
+	}
+	switch next {
 	case tryAgain:
 		return giveBack, !h.pause(pause)
 	case redeliver:
@@ -141,16 +154,32 @@ func (h *handler) fail(in *incoming, try int, v verdict) (res driver.Result, don
 	return h.bury(in, v, log), true
 }
 
-// try calls the handler once, in a context of its own.
-func (h *handler) try(in *incoming, try int) (err error) {
+// try calls the handler, through its policy if it has one.
+func (h *handler) try(in *incoming, try int) error {
+	if in.expiresWithin(0) {
+		return Permanent(fmt.Errorf("%s: event %s: %w at %v", h, in.cause.ID, ErrExpired, in.expires))
+	}
+	if h.cfg.policy == nil {
+		return h.once(h.hard, in, try)
+	}
+	return h.through(in, try)
+}
+
+// once calls the handler once, in a context of its own.
+func (h *handler) once(parent context.Context, in *incoming, try int) (err error) {
 	m, c := in.Message, &in.first
-	if try > 1 {
+	if in.used {
 		c, m = new(handling), in.again()
 	}
-	c.parent, c.values, c.service, c.cause = h.hard, in.values, h.service.name, &in.cause
+	in.used = true
+	c.parent, c.values, c.service, c.cause = parent, in.values, h.service.name, &in.cause
 	c.delivery = Delivery{Topic: in.Topic, Group: h.group, Attempt: in.Attempt}
+	c.previous = in.cause.previous + in.Attempt + try - 2
 	if h.cfg.timeout > 0 {
 		c.deadline = time.Now().Add(h.cfg.timeout)
+	}
+	if !in.expires.IsZero() && (c.deadline.IsZero() || in.expires.Before(c.deadline)) {
+		c.deadline = in.expires
 	}
 	defer func() {
 		c.finish()

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/millrace-go/millrace/internal/hop"
 )
 
 type (
@@ -29,6 +31,7 @@ type handling struct {
 	service  string
 	delivery Delivery
 	cause    *cause
+	previous int       // attempts before this one
 	deadline time.Time // zero: none
 
 	mu        sync.Mutex
@@ -89,8 +92,11 @@ func (h *handling) Err() error {
 }
 
 func (h *handling) Value(key any) any {
-	if _, ok := key.(handlingKey); ok {
+	switch key.(type) {
+	case handlingKey:
 		return h
+	case hop.Key:
+		return h.previous + hop.Previous(h.parent)
 	}
 	h.mu.Lock()
 	timed := h.timed

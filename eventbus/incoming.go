@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -17,13 +18,16 @@ type incoming struct {
 	original *message.Message // where the driver makes no further ones
 	cause    cause
 	first    handling // context of the first try, mostly the only one
+	used     bool     // the message and first
+	expires  time.Time
 }
 
 // cause is what events published while handling one have from it. It is read
 // before the handler can change the message.
 type cause struct {
 	envelope
-	topic string
+	topic    string
+	previous int // attempts at the call that published it
 }
 
 // receive prepares a delivery for its handler. Errors are permanent.
@@ -34,14 +38,32 @@ func receive(d *driver.Delivery) (*incoming, error) {
 		in.original = m.Copy()
 	}
 	in.complete(m)
-	if !isStructured(in.cause.ContentType) {
-		return in, nil
+	if isStructured(in.cause.ContentType) {
+		if err := unwrapStructured(m); err != nil {
+			return in, Permanent(fmt.Errorf("topic %q: %w", d.Topic, err))
+		}
+		in.cause.envelope = scan(m)
 	}
-	if err := unwrapStructured(m); err != nil {
-		return in, Permanent(fmt.Errorf("topic %q: %w", d.Topic, err))
+	return in, in.bounds()
+}
+
+// bounds reads what bounds the handling of the event.
+func (in *incoming) bounds() (err error) {
+	if in.cause.previousAttempts != "" {
+		in.cause.previous = parsePrevious(in.cause.previousAttempts)
 	}
-	in.cause.envelope = scan(m)
-	return in, nil
+	if in.cause.expiry != "" {
+		in.expires, err = parseExpiry(in.cause.ID, in.cause.expiry)
+	}
+	if err != nil {
+		return Permanent(fmt.Errorf("topic %q: %w", in.Topic, err))
+	}
+	return nil
+}
+
+// expiresWithin reports whether the event will have expired after d.
+func (in *incoming) expiresWithin(d time.Duration) bool {
+	return !in.expires.IsZero() && time.Until(in.expires) <= d
 }
 
 // complete gives m what every message has, and takes what is none of the

@@ -20,7 +20,7 @@ type PublishOption func(*publication)
 
 type publication struct {
 	id, source, subject, key string
-	due                      time.Time
+	due, expiry              time.Time
 	metadata                 map[string]string
 }
 
@@ -57,6 +57,15 @@ func WithDelay(d time.Duration) PublishOption {
 // WithDueTime has the event delivered no earlier than at; see WithDelay.
 func WithDueTime(at time.Time) PublishOption {
 	return func(p *publication) { p.due = at }
+}
+
+// WithExpiry bounds the handling of the event, and of those that are published
+// while handling it: after the given time a handler is not called any more, nor
+// tried again, and the event goes to the dead-letter topic with ErrExpired as its
+// cause. It is for what is of no use when it is late, such as a quote. Handlers'
+// contexts end at that time. The clocks of publisher and consumer must agree.
+func WithExpiry(at time.Time) PublishOption {
+	return func(p *publication) { p.expiry = at }
 }
 
 // WithMetadata adds a header of the caller's own. The names of the envelope's
@@ -147,6 +156,7 @@ func (t Topic[T]) Message(ctx context.Context, to message.Publisher, data T, opt
 	m.SetContext(ctx)
 	t.stamp(m, p, now)
 	inherit(ctx, h, m)
+	stampBounds(ctx, h, m, p.expiry)
 	return m, addMetadata(m, t.name, p.metadata)
 }
 
@@ -185,7 +195,7 @@ func (t Topic[T]) stamp(m *message.Message, p publication, now time.Time) {
 // reserved names can't be set by WithMetadata. A trace may.
 var reserved = []string{
 	MetadataSpecVersion, MetadataID, MetadataSource, MetadataType, MetadataSubject, MetadataTime, MetadataDataSchema,
-	MetadataContentType, MetadataKey, MetadataCorrelationID, MetadataCausationID, "",
+	MetadataContentType, MetadataKey, MetadataCorrelationID, MetadataCausationID, MetadataExpiryTime, MetadataPreviousAttempts, "",
 }
 
 func addMetadata(m *message.Message, topic string, own map[string]string) error {

@@ -90,6 +90,7 @@ type handlerConfig struct {
 	start       driver.Start
 	unordered   bool
 	requires    driver.Capabilities
+	policy      Policy
 }
 
 // Named gives a handler a name of its own and with it a consumer group of its

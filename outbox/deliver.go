@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
+	"github.com/millrace-go/millrace/internal/failure"
 )
 
 type item = dispatch.Item[*row]
@@ -141,14 +142,14 @@ func (t *term) settle(sent []*item, err error) {
 	case errors.As(err, &partial) && len(partial.Errs) == len(sent):
 		t.settleEach(sent, partial.Errs)
 	case len(sent) > 1:
-		if !driver.IsPermanent(err) {
+		if !isPermanent(err) {
 			t.failed(sent[0].Record.topic, err)
 		}
 		for _, it := range sent { // find out which one it is
 			it.Record.tries.alone = true
 			it.Retry(0)
 		}
-	case driver.IsPermanent(err):
+	case isPermanent(err):
 		sent[0].Record.tries.attempts++
 		t.park(sent[0], err)
 	default:
@@ -170,7 +171,7 @@ func (t *term) settleEach(sent []*item, errs []error) {
 	for i, it := range sent {
 		switch err := errs[i]; {
 		case err == nil:
-		case driver.IsPermanent(err):
+		case isPermanent(err):
 			it.Record.tries.attempts++
 			t.park(it, err)
 		default:
@@ -204,6 +205,11 @@ func (t *term) failed(topic string, err error) {
 func (t *term) refuse(it *item, err error, nothing bool) {
 	r := it.Record
 	t.counters.refused.Add(1)
+	if failure.IsRejected(err) { // by a policy around the publisher: the broker was not asked
+		t.failed(r.topic, err)
+		it.Retry(max(backoff(1, maxRowPause), askedPause(err)))
+		return
+	}
 	health := &t.brokerOf(r.topic).health
 	news := health.charge(&r.tries)
 	if news && nothing {
@@ -219,5 +225,14 @@ func (t *term) refuse(it *item, err error, nothing bool) {
 	if r.tries.failures == 1 && !health.down() {
 		t.log.Warn("outbox: an event was not accepted, trying again", "topic", r.topic, "event", r.id, "error", err)
 	}
-	it.Retry(backoff(r.tries.failures, maxRowPause))
+	it.Retry(max(backoff(r.tries.failures, maxRowPause), askedPause(err)))
+}
+
+// isPermanent reports whether the broker will never accept the row.
+func isPermanent(err error) bool { return failure.Of(err) == failure.Permanent }
+
+// askedPause is the pause that an error asks for.
+func askedPause(err error) time.Duration {
+	d, _ := failure.RetryAfter(err)
+	return min(d, maxAskedPause)
 }

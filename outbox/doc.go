@@ -64,6 +64,9 @@
 //     failure up to 1 s, while its key waits. The first failure counts as an
 //     attempt, each further one only if the broker has accepted something else
 //     since the last. After 10 attempts ([Attempts]) the row is parked.
+//     An error that asks for a longer pause by RetryAfter() time.Duration gets it, up
+//     to 30 s; one with Rejected() bool, from a circuit breaker around the publisher,
+//     never counts.
 //   - When three different rows or batches fail and nothing is accepted in between,
 //     the broker counts as down. One row at a time is tried then, every 50 ms to 3 s,
 //     topics that have not failed yet first. Nothing is accepted, so no attempts

@@ -108,6 +108,7 @@ func (h *health) charge(t *tries) (news bool) {
 const (
 	maxRowPause    = time.Second
 	maxOutagePause = 2 * time.Second
+	maxAskedPause  = 30 * time.Second
 )
 
 // backoff is the pause after the n-th failure: 50 ms, doubled from failure to

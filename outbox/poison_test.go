@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
+	"github.com/millrace-go/millrace/resilience"
 )
 
 // A bad one blocks all: Watermill's forwarder; MassTransit PR#6216 loops for ever.
@@ -287,5 +289,42 @@ func TestPublisherPanicIsAnError(t *testing.T) {
 		enqueue(t, box, "orders", msg("1", "a"))
 		to.awaitCount(t, 1)
 		require.NoError(t, stop())
+	})
+}
+
+// A breaker around the publisher turns calls away: that is no row's fault, even
+// while rows of other topics are accepted.
+func TestRowsThatAPolicyTurnsAwayAreKept(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, db testdb.DB) {
+		box := newBox(t, db)
+		to := newSink()
+		breaker := resilience.Must(resilience.NewCircuitBreaker(resilience.CircuitBreakerConfig{Name: "guarded"}))
+		breaker.Isolate()
+		var turnedAway atomic.Int32
+		to.setRefuse(func(topic string, _ []*message.Message) error {
+			if topic != "guarded" {
+				return nil
+			}
+			err := breaker.Do(t.Context(), func(context.Context) error { return nil })
+			if err != nil {
+				turnedAway.Add(1)
+				return resilience.AsThrottled(err, 0)
+			}
+			return nil
+		})
+		stop := start(t, box.Relay(to, outbox.Attempts(2)))
+		enqueue(t, box, "guarded", msg("kept", "g"))
+		eventually(t, "many calls were turned away", func() bool {
+			enqueue(t, box, "open", msg("more", "k"))
+			return turnedAway.Load() > 5
+		})
+		breaker.Close()
+		to.await(t, "the row that was kept", func(got []published) bool {
+			return slices.ContainsFunc(got, func(p published) bool { return p.id == "kept" })
+		})
+		require.NoError(t, stop())
+		s, err := box.Stats(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, s.Parked)
 	})
 }

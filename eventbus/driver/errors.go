@@ -3,8 +3,9 @@ package driver
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/millrace-go/millrace/internal/failure"
 )
 
 var (
@@ -34,32 +35,11 @@ var (
 
 // Permanent marks err as one that trying again will not mend. It returns nil
 // for nil. Error text and chain stay as they are.
-func Permanent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &permanentError{err}
-}
-
-type permanentError struct{ error }
-
-func (e *permanentError) Unwrap() error   { return e.error }
-func (e *permanentError) Permanent() bool { return true }
+func Permanent(err error) error { return failure.MarkPermanent(err) }
 
 // IsPermanent reports whether an error in err's tree has a method
 // Permanent() bool that returns true.
-func IsPermanent(err error) bool {
-	if p, ok := err.(interface{ Permanent() bool }); ok && p.Permanent() {
-		return true
-	}
-	switch x := err.(type) { //nolint:errorlint // this walks the tree itself
-	case interface{ Unwrap() error }:
-		return IsPermanent(x.Unwrap())
-	case interface{ Unwrap() []error }:
-		return slices.ContainsFunc(x.Unwrap(), IsPermanent)
-	}
-	return false
-}
+func IsPermanent(err error) bool { return failure.IsPermanent(err) }
 
 // TooLarge builds the error for an event over the limit, both in bytes.
 func TooLarge(topic, id string, size, limit int) error {

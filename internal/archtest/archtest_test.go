@@ -31,7 +31,7 @@ var testHelpers = []string{"internal/testdb", "internal/faultdb"}
 var rules = []rule{
 	{
 		why:  "the driver seam knows nothing of the house",
-		from: []string{"eventbus/driver"}, allowed: []string{"eventbus/driver", "eventbus/internal/ring"},
+		from: []string{"eventbus/driver"}, allowed: []string{"eventbus/driver", "eventbus/internal/ring", "internal/failure"},
 	},
 	{
 		why:  "a driver needs the seam and nothing internal, so it could move out",
@@ -75,6 +75,21 @@ var rules = []rule{
 	{
 		why:  "outbox and idempotency stand on eventbus and beside each other",
 		from: []string{"idempotency"}, allowed: []string{"idempotency", "eventbus", "eventbus/driver", "internal"},
+	},
+	{
+		why:  "resilience stands alone: who needs a policy declares the method",
+		from: []string{"resilience"}, allowed: []string{"resilience", "internal/failure", "internal/hop", "internal/dialect"},
+	},
+	{
+		why:    "the policies themselves need the standard library, and so do clients and servers of net/http",
+		from:   []string{"resilience"},
+		except: []string{"resilience/grpcresilience", "resilience/otelresilience", "resilience/watermillresilience"},
+		forbid: []string{"google.golang.org", "go.opentelemetry.io", "github.com/ThreeDotsLabs", "github.com/failsafe-go", "github.com/sony", "gopkg.in"},
+	},
+	{
+		why:    "what an error means is said by its methods",
+		from:   []string{"eventbus", "outbox", "idempotency"},
+		forbid: []string{module + "/resilience"},
 	},
 	{
 		why:    "a dialect is a value, not a dependency: users bring their database driver",
