@@ -92,9 +92,25 @@ var rules = []rule{
 		forbid: []string{module + "/resilience"},
 	},
 	{
+		why:    "telemetry is for those who want it",
+		from:   []string{"saga", "resilience", "eventbus", "outbox", "idempotency"},
+		except: []string{"saga/otelsaga", "resilience/otelresilience"},
+		forbid: []string{"go.opentelemetry.io"},
+	},
+	{
+		why:    "chaos is no part of a program that does not ask for it",
+		from:   []string{"resilience"},
+		except: []string{"resilience/chaos"},
+		forbid: []string{module + "/resilience/chaos"},
+	},
+	{
+		why:  "saga stands on outbox, idempotency and eventbus",
+		from: []string{"saga"}, allowed: []string{"saga", "outbox", "idempotency", "eventbus", "eventbus/driver", "internal"},
+	},
+	{
 		why:    "a dialect is a value, not a dependency: users bring their database driver",
-		from:   []string{"outbox", "idempotency", "internal"},
-		except: append([]string{"outbox/pgxoutbox", "idempotency/pgxinbox"}, testHelpers...),
+		from:   []string{"outbox", "idempotency", "saga", "internal"},
+		except: append([]string{"outbox/pgxoutbox", "idempotency/pgxinbox", "saga/pgxsaga"}, testHelpers...),
 		forbid: []string{"modernc.org/sqlite", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql"},
 	},
 	{

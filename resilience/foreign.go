@@ -1,0 +1,60 @@
+package resilience
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// foreign is a Policy from elsewhere as a layer. It may make attempts side by
+// side, and won't say which one counted: that is the last, or of those side by
+// side the first that succeeded.
+type foreign struct{ Policy }
+
+func (f foreign) do(ctx context.Context, c call) error {
+	inner := &foreignCall{call: c.again()}
+	return f.Do(ctx, inner.run)
+}
+
+func (f foreign) describe() Description {
+	if d, ok := f.Policy.(interface{ Describe() Description }); ok {
+		return d.Describe()
+	}
+	if s, ok := f.Policy.(fmt.Stringer); ok {
+		return Description{Kind: "custom", Settings: s.String()}
+	}
+	return Description{Kind: "custom", Settings: fmt.Sprintf("%T", f.Policy)}
+}
+
+// foreignCall is a call through a foreign policy.
+type foreignCall struct {
+	call call
+
+	mu        sync.Mutex
+	succeeded int
+}
+
+func (f *foreignCall) run(ctx context.Context) error {
+	f.mu.Lock()
+	before := f.succeeded
+	f.mu.Unlock()
+	c := f.call
+	c.target = c.target.fork()
+	err := c.run(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.succeeded == before {
+		f.call.target.join(c.target)
+	}
+	if err == nil {
+		f.succeeded++
+	}
+	return err
+}
+
+func asLayer(p Policy) layer {
+	if l, ok := p.(layer); ok {
+		return l
+	}
+	return foreign{p}
+}

@@ -1,0 +1,105 @@
+package resilience
+
+import "context"
+
+// Policy is what every policy and pipeline of this package is, and all that one
+// of your own has to be. Do calls fn, maybe several times or not at all, and
+// returns what came of it. It must be safe for concurrent use, call fn with ctx
+// or a context derived from it, and not return while a call of fn is running.
+type Policy interface {
+	Do(ctx context.Context, fn func(ctx context.Context) error) error
+}
+
+// PolicyFunc is a function as a Policy.
+type PolicyFunc func(ctx context.Context, fn func(ctx context.Context) error) error
+
+// Do calls f.
+func (f PolicyFunc) Do(ctx context.Context, fn func(ctx context.Context) error) error {
+	return f(ctx, fn)
+}
+
+// Must returns v and panics if err is not nil. It is for policies whose
+// configuration is part of the program:
+//
+//	var breaker = resilience.Must(resilience.NewCircuitBreaker(resilience.CircuitBreakerConfig{Name: "payments"}))
+func Must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// layer is a policy that passes a call on without allocating for it.
+type layer interface {
+	do(ctx context.Context, c call) error
+	describe() Description
+}
+
+// call is what is left to do of a call: the layers further in, then the target.
+type call struct {
+	rest   *link
+	target target
+	now    int64 // the time of entry, or 0 when nobody has asked the clock yet
+}
+
+// link is one layer of a pipeline and those within it.
+type link struct {
+	layer layer
+	inner *link
+}
+
+// run passes the call to the next layer.
+func (c call) run(ctx context.Context) error {
+	l := c.rest
+	if l == nil {
+		if fn, ok := c.target.(function); ok { // as mostly: one call less
+			return fn(ctx)
+		}
+		return c.target.run(ctx)
+	}
+	c.rest = l.inner
+	return l.layer.do(ctx, c)
+}
+
+// clock returns the time of entry, asking the clock if nobody has.
+func (c call) clock() int64 {
+	if c.now != 0 {
+		return c.now
+	}
+	return now()
+}
+
+// again returns the call for another attempt, which enters at another time.
+func (c call) again() call {
+	c.now = 0
+	return c
+}
+
+// target is the function at the centre of a call.
+type target interface {
+	run(ctx context.Context) error
+	// fork returns a target for an attempt beside others, join takes over the
+	// result of the one that counts.
+	fork() target
+	join(fork target)
+}
+
+// function is a target without a result.
+type function func(ctx context.Context) error
+
+func (f function) run(ctx context.Context) error { return f(ctx) }
+func (f function) fork() target                  { return f }
+func (f function) join(target)                   {}
+
+// remainder is what is left of a call as the target of another pipeline.
+type remainder struct{ call call }
+
+func (r *remainder) run(ctx context.Context) error { return r.call.again().run(ctx) }
+
+func (r *remainder) fork() target {
+	c := r.call
+	c.target = c.target.fork()
+	return &remainder{c}
+}
+
+func (r *remainder) join(fork target) { r.call.target.join(fork.(*remainder).call.target) }
