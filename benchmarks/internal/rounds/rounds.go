@@ -46,6 +46,15 @@ type Table struct {
 
 // Run measures n rounds and prints a Markdown table.
 func (t Table) Run(n int) error {
+	all, err := t.Measure(n)
+	if err == nil {
+		t.print(all)
+	}
+	return err
+}
+
+// Measure returns the samples of n rounds, by variant and round.
+func (t Table) Measure(n int) ([][]Sample, error) {
 	all := make([][]Sample, len(t.Variants))
 	n *= max(1, t.Split)
 	warm := 0
@@ -58,15 +67,14 @@ func (t Table) Run(n int) error {
 			v := t.Variants[i]
 			s, err := measure(v)
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", t.Title, v.Name, err)
+				return nil, fmt.Errorf("%s: %s: %w", t.Title, v.Name, err)
 			}
 			if round >= warm {
 				all[i] = append(all[i], s)
 			}
 		}
 	}
-	t.print(all)
-	return nil
+	return all, nil
 }
 
 func (t Table) print(all [][]Sample) {
