@@ -110,7 +110,7 @@ func TestParseConfigFindsAllThatItCannotRead(t *testing.T) {
 		"shared": [],
 		"policies": {
 			"orders": [
-				{"retry": {"attemps": 3, "attempts": 1.5, "nested": 1}},
+				{"retry": {"atempts": 3, "attempts": 1.5, "nested": 1}},
 				{"timeout": {"after": 5}},
 				{"timeout": {"after": "5"}},
 				{"timeout": {"after": "1s", "after": "2s"}},
@@ -128,7 +128,7 @@ func TestParseConfigFindsAllThatItCannotRead(t *testing.T) {
 	budget: is unknown; known are budgets, shared, policies
 	budgets.a.ratio: must be a number, got "0.2"
 	shared: must be an object, got []
-	policies.orders[0].retry.attemps: is unknown; known are attempts, max_elapsed, backoff, max_retry_after, budget, nested
+	policies.orders[0].retry.atempts: is unknown; known are attempts, max_elapsed, backoff, max_retry_after, budget, nested
 	policies.orders[0].retry.attempts: must be a whole number, got 1.5
 	policies.orders[0].retry.nested: must be true or false, got 1
 	policies.orders[1].timeout.after: must be a duration such as "250ms" or "1m30s", got 5
