@@ -19,10 +19,14 @@ import (
 func stampBounds(ctx context.Context, h *handling, m *message.Message, expiry time.Time) {
 	if !expiry.IsZero() {
 		m.Metadata[MetadataExpiryTime] = expiry.UTC().Format(time.RFC3339Nano)
-	} else if h != nil && h.cause.expiry != "" {
+	} else if h != nil && h.cause.expiry != "" && !h.cause.dead {
 		m.Metadata[MetadataExpiryTime] = h.cause.expiry
 	}
-	if n := hop.Previous(ctx); n > 0 {
+	n := hop.Previous(ctx)
+	if h != nil {
+		n -= h.cause.previous // the attempts at this event, or a chain without end would carry its first failure for ever
+	}
+	if n > 0 {
 		m.Metadata[MetadataPreviousAttempts] = strconv.Itoa(n)
 	}
 }

@@ -81,10 +81,14 @@ func ReadDeadLetter(m *message.Message) (DeadLetter, error) {
 
 // Redrive sends the event back to its topic, for the group that failed on it
 // and no other. The event keeps its id, so an inbox that did apply it drops it,
-// and so do inboxes downstream with what it published before it failed.
+// and so do inboxes downstream with what it published before it failed. An expiry
+// time that has passed is left out.
 func (d DeadLetter) Redrive(ctx context.Context, to message.Publisher) error {
 	m := d.Message.Copy()
 	m.Metadata[MetadataRedrive] = d.Topic + "/" + d.Group
+	if t, err := parseExpiry(m.UUID, m.Metadata[MetadataExpiryTime]); err == nil && !time.Now().Before(t) {
+		delete(m.Metadata, MetadataExpiryTime)
+	}
 	m.SetContext(ctx)
 	return to.Publish(d.Topic, m)
 }

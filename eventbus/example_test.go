@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 
 	"github.com/millrace-go/millrace/eventbus"
+	"github.com/millrace-go/millrace/resilience"
 )
 
 type UserCreated struct{ Name string }
@@ -171,4 +172,32 @@ func ExampleBus_Subscriber() {
 	fmt.Println(m.UUID, string(m.Payload))
 	m.Ack()
 	// Output: id-1 Ada
+}
+
+// While a breaker is open, the handler's intake pauses.
+func ExampleThrough() {
+	ctx, stop := context.WithCancel(context.Background())
+	bus, err := eventbus.Open(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer bus.Close()
+	breaker := resilience.Must(resilience.NewCircuitBreaker(resilience.CircuitBreakerConfig{Failures: 1, OpenFor: 50 * time.Millisecond}))
+	calls := 0
+	svc := eventbus.NewService("greeter", bus, eventbus.Logger(discard))
+	eventbus.Subscribe(svc, UsersCreated, func(_ context.Context, e eventbus.Event[UserCreated]) error {
+		if calls++; calls == 1 {
+			return errors.New("the mail server is down")
+		}
+		fmt.Printf("hello, %s, by call %d; the breaker is %v\n", e.Data.Name, calls, breaker.State())
+		stop()
+		return nil
+	}, eventbus.Through(breaker))
+	if err := UsersCreated.Publish(ctx, bus, UserCreated{"Ada"}); err != nil {
+		panic(err)
+	}
+	fmt.Println(svc.Run(ctx))
+	// Output:
+	// hello, Ada, by call 2; the breaker is half-open
+	// <nil>
 }

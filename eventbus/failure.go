@@ -18,7 +18,7 @@ import (
 type verdict struct {
 	text      string
 	permanent bool
-	rejected  bool          // by a policy, before the handler was called
+	rejected  bool          // by a policy, the handler's or one of its own
 	after     time.Duration // asked for by RetryAfter
 	asked     bool
 	stack     []byte // of a panic
@@ -34,7 +34,7 @@ func judge(err error) (v verdict) {
 	}()
 	v.text = err.Error()
 	v.permanent = failure.Of(err) == failure.Permanent
-	v.rejected = failure.IsRejected(err)
+	v.rejected = !v.permanent && failure.IsRejected(err)
 	v.after, v.asked = failure.RetryAfter(err)
 	var p *PanicError
 	if errors.As(err, &p) {

@@ -121,7 +121,7 @@ func (h *handler) deliver(d *driver.Delivery) driver.Result {
 			return driver.Result{}
 		}
 		v := judge(err)
-		if v.rejected && h.cfg.policy != nil {
+		if v.rejected && !in.called.Load() {
 			if !paused.wait(v) {
 				return giveBack
 			}
@@ -159,6 +159,7 @@ func (h *handler) try(in *incoming, try int) error {
 	if in.expiresWithin(0) {
 		return Permanent(fmt.Errorf("%s: event %s: %w at %v", h, in.cause.ID, ErrExpired, in.expires))
 	}
+	in.called.Store(false)
 	if h.cfg.policy == nil {
 		return h.once(h.hard, in, try)
 	}
@@ -167,14 +168,14 @@ func (h *handler) try(in *incoming, try int) error {
 
 // once calls the handler once, in a context of its own.
 func (h *handler) once(parent context.Context, in *incoming, try int) (err error) {
+	in.called.Store(true)
 	m, c := in.Message, &in.first
-	if in.used {
+	if !in.used.CompareAndSwap(false, true) {
 		c, m = new(handling), in.again()
 	}
-	in.used = true
 	c.parent, c.values, c.service, c.cause = parent, in.values, h.service.name, &in.cause
 	c.delivery = Delivery{Topic: in.Topic, Group: h.group, Attempt: in.Attempt}
-	c.previous = in.cause.previous + in.Attempt + try - 2
+	c.previous = in.previous(try)
 	if h.cfg.timeout > 0 {
 		c.deadline = time.Now().Add(h.cfg.timeout)
 	}

@@ -96,7 +96,7 @@ func (h *handling) Value(key any) any {
 	case handlingKey:
 		return h
 	case hop.Key:
-		return h.previous + hop.Previous(h.parent)
+		return max(h.previous, hop.Previous(h.parent)) // a policy counts on
 	}
 	h.mu.Lock()
 	timed := h.timed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -17,8 +18,9 @@ type incoming struct {
 	values   context.Context  // what the subscriber put into the message's context
 	original *message.Message // where the driver makes no further ones
 	cause    cause
-	first    handling // context of the first try, mostly the only one
-	used     bool     // the message and first
+	first    handling    // context of the first try, mostly the only one
+	used     atomic.Bool // the message and first
+	called   atomic.Bool // the handler, in this try
 	expires  time.Time
 }
 
@@ -27,7 +29,8 @@ type incoming struct {
 type cause struct {
 	envelope
 	topic    string
-	previous int // attempts at the call that published it
+	previous int  // attempts at the call that published it
+	dead     bool // it is a dead letter: whoever reads it knows that it is late
 }
 
 // receive prepares a delivery for its handler. Errors are permanent.
@@ -52,7 +55,8 @@ func (in *incoming) bounds() (err error) {
 	if in.cause.previousAttempts != "" {
 		in.cause.previous = parsePrevious(in.cause.previousAttempts)
 	}
-	if in.cause.expiry != "" {
+	_, in.cause.dead = in.Message.Metadata[MetadataDeadTopic]
+	if in.cause.expiry != "" && !in.cause.dead {
 		in.expires, err = parseExpiry(in.cause.ID, in.cause.expiry)
 	}
 	if err != nil {
@@ -60,6 +64,9 @@ func (in *incoming) bounds() (err error) {
 	}
 	return nil
 }
+
+// previous is how many attempts there were before the given try.
+func (in *incoming) previous(try int) int { return in.cause.previous + in.Attempt + try - 2 }
 
 // expiresWithin reports whether the event will have expired after d.
 func (in *incoming) expiresWithin(d time.Duration) bool {

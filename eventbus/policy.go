@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
+
+	"github.com/millrace-go/millrace/internal/hop"
 )
 
 // Policy calls a function, or turns the call away; those of package resilience
@@ -20,7 +22,13 @@ type Policy interface {
 //
 // A call that p turns away, because a circuit breaker is open or a limit is
 // reached, pauses the handler's intake: the event keeps its place, with those
-// behind it, until p lets it through. It costs neither a try nor a redelivery.
+// behind it, until p lets it through. It costs neither a try nor a redelivery. An
+// error of the handler itself, such as that of a breaker it uses, is a failure
+// like another.
+//
+// A Retry as p retries the first try at an event only, since the others are
+// themselves retries; and p should not be a Hedge, which would have two calls
+// handle one event at a time.
 func Through(p Policy) HandlerOption {
 	return func(c *handlerConfig) { c.policy = p }
 }
@@ -28,12 +36,27 @@ func Through(p Policy) HandlerOption {
 // through is try through the policy. A policy that panics has failed like a
 // handler.
 func (h *handler) through(in *incoming, try int) (err error) {
+	ctx, cancel := h.bounded(in, try)
+	defer cancel()
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return h.cfg.policy.Do(h.hard, func(ctx context.Context) error { return h.once(ctx, in, try) })
+	return h.cfg.policy.Do(ctx, func(ctx context.Context) error { return h.once(ctx, in, try) })
+}
+
+// bounded returns the context of the policy, which is not to wait for longer than
+// the event is of use, nor to retry what is a retry.
+func (h *handler) bounded(in *incoming, try int) (context.Context, context.CancelFunc) {
+	ctx := h.hard
+	if n := in.previous(try); n > 0 {
+		ctx = hop.With(ctx, n)
+	}
+	if in.expires.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, in.expires)
 }
 
 // Pauses of a delivery that a policy turns away.

@@ -209,3 +209,94 @@ func TestRetriesInsideAHandlerAddUp(t *testing.T) {
 		require.Equal(t, "2", travelled)
 	})
 }
+
+// A Retry as the policy retries the first try only: the others are retries.
+func TestRetriesOfAPolicyAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventbustest.New(t)
+		var previous []int
+		svc := eventbus.NewService("billing", h.Bus())
+		retry := resilience.Must(resilience.NewRetry(resilience.RetryConfig{Attempts: 3}))
+		eventbus.Subscribe(svc, ordersPlaced, func(ctx context.Context, _ eventbus.Event[orderPlaced]) error {
+			previous = append(previous, resilience.PreviousAttempts(ctx))
+			return errors.New("payment provider is down")
+		}, eventbus.Through(retry), eventbus.Retry(eventbus.RetryPolicy{Tries: 2, Delays: []time.Duration{time.Second}}))
+		h.Start(svc)
+		place(t, h.Bus(), "1")
+		time.Sleep(time.Minute) // virtual
+		h.AwaitIdle()
+		require.Len(t, h.DeadLetters(), 1)
+		require.Equal(t, []int{0, 1, 2, 1, 1, 2}, previous)
+	})
+}
+
+// A breaker that a handler uses is none of the policy's: the handler was called,
+// and must not be called again without end.
+func TestRejectionsWithinAHandlerAreFailures(t *testing.T) {
+	for name, test := range map[string]struct {
+		mark  func(error) error
+		calls int32
+	}{
+		"as they are": {func(err error) error { return err }, 2},
+		"permanent":   {eventbus.Permanent, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := eventbustest.New(t)
+				inner := breaker(resilience.CircuitBreakerConfig{})
+				inner.Isolate()
+				var calls atomic.Int32
+				svc := eventbus.NewService("billing", h.Bus())
+				eventbus.Subscribe(svc, ordersPlaced, func(ctx context.Context, _ eventbus.Event[orderPlaced]) error {
+					calls.Add(1)
+					return test.mark(inner.Do(ctx, func(context.Context) error { return nil }))
+				}, eventbus.Through(breaker(resilience.CircuitBreakerConfig{})),
+					eventbus.Retry(eventbus.RetryPolicy{Tries: 1, Delays: []time.Duration{time.Second}}))
+				h.Start(svc)
+				place(t, h.Bus(), "1")
+				time.Sleep(time.Minute) // virtual
+				h.AwaitIdle()
+				require.Len(t, h.DeadLetters(), 1)
+				require.Equal(t, test.calls, calls.Load())
+			})
+		})
+	}
+}
+
+// Somebody will have two calls handle one event at a time. They share no memory.
+func TestHedgedHandlersHaveMessagesOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventbustest.New(t)
+		var calls atomic.Int32
+		svc := eventbus.NewService("billing", h.Bus())
+		hedge := resilience.Must(resilience.NewHedge(resilience.HedgeConfig{After: time.Second}))
+		eventbus.Subscribe(svc, ordersPlaced, func(_ context.Context, e eventbus.Event[orderPlaced]) error {
+			e.Metadata["scribble"] = fmt.Sprint(calls.Add(1))
+			time.Sleep(3 * time.Second) // virtual
+			return nil
+		}, eventbus.Through(hedge))
+		h.Start(svc)
+		place(t, h.Bus(), "1")
+		h.AwaitIdle()
+		require.EqualValues(t, 2, calls.Load())
+	})
+}
+
+func TestCancelledCallsOfAHandlerAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := eventbustest.New(t)
+		var calls atomic.Int32
+		svc := eventbus.NewService("billing", h.Bus())
+		eventbus.Subscribe(svc, ordersPlaced, func(context.Context, eventbus.Event[orderPlaced]) error {
+			if calls.Add(1) < 3 {
+				return fmt.Errorf("the other side has hung up: %w", context.Canceled)
+			}
+			return nil
+		}, eventbus.Through(breaker(resilience.CircuitBreakerConfig{Failures: 1})))
+		h.Start(svc)
+		place(t, h.Bus(), "1")
+		h.AwaitIdle()
+		require.EqualValues(t, 3, calls.Load())
+		require.Empty(t, h.DeadLetters())
+	})
+}

@@ -8,8 +8,8 @@ import (
 // succeed makes next, which is unused yet, the successor of old in a Registry.
 // What has a state that limits calls stays the same object, and takes over the
 // settings of next by commit: whoever holds it, calls under way included, goes on
-// with the one and only state. Of the others next takes the place, and the
-// counts. Policies of different kinds have nothing in common.
+// with the one and only state. Of the others next takes the place, and
+// shares the counts. Policies of different kinds have nothing in common.
 func succeed(old, next Policy) (use Policy, commit func()) {
 	switch next := next.(type) {
 	case *CircuitBreaker:
@@ -30,11 +30,11 @@ func succeed(old, next Policy) (use Policy, commit func()) {
 		}
 	case *Timeout:
 		if old, ok := old.(*Timeout); ok {
-			return next, func() { next.timedOut.Store(old.timedOut.Load()) }
+			return next, func() { next.timedOut = old.timedOut }
 		}
 	case *Retry:
 		if old, ok := old.(*Retry); ok {
-			return next, func() { next.stats.inherit(&old.stats) }
+			return next, func() { next.stats = old.stats }
 		}
 	case *Hedge:
 		if old, ok := old.(*Hedge); ok {
@@ -44,17 +44,10 @@ func succeed(old, next Policy) (use Policy, commit func()) {
 	return next, func() {}
 }
 
-func (s *retryStats) inherit(old *retryStats) {
-	s.retries.Store(old.retries.Load())
-	s.gaveUp.Store(old.gaveUp.Load())
-	s.refused.Store(old.refused.Load())
-}
-
 // inherit takes over the estimate too, if both begin with the same one and
 // follow the same quantile.
 func (h *Hedge) inherit(old *Hedge) {
-	h.hedged.Store(old.hedged.Load())
-	h.won.Store(old.won.Load())
+	h.stats = old.stats
 	if h.cfg.Quantile == old.cfg.Quantile && h.cfg.After == old.cfg.After {
 		h.after.Store(old.after.Load())
 	}
@@ -135,9 +128,9 @@ func (w *lastPeriod) inherit(old window) {
 // in excess go on, and nobody enters before enough of them have left; when there
 // are more, those who wait get them.
 func (b *Bulkhead) become(next *Bulkhead) {
-	b.cfg.Store(next.cfg.Load())
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.cfg.Store(next.cfg.Load())
 	for len(b.queue) > 0 {
 		s := b.state.Load()
 		if s%oneWaits >= b.places() {
@@ -155,7 +148,7 @@ func (b *Bulkhead) become(next *Bulkhead) {
 // come after them.
 func (l *RateLimiter) become(next *RateLimiter) {
 	old, p, at := l.pace.Load(), next.pace.Load(), now()
-	ahead := old.free.Load() - at
+	ahead := old.free.Swap(moved) - at
 	debt := max(0, ahead-old.slack-old.interval)
 	saved := float64(old.slack+old.interval-max(0, ahead)) / float64(old.interval)
 	spent := float64(p.cfg.Burst) - math.Max(0, math.Min(float64(p.cfg.Burst), saved))
@@ -172,5 +165,6 @@ func (l *AdaptiveLimiter) become(next *AdaptiveLimiter) {
 	cfg := next.cfg.Load()
 	l.cfg.Store(cfg)
 	l.exact = math.Max(float64(cfg.Min), math.Min(float64(cfg.Max), l.exact))
+	l.measure = 0 // with another limit, a measurement would show calls that wait
 	l.limit.Store(int64(l.exact))
 }

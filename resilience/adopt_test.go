@@ -2,6 +2,8 @@ package resilience
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -283,4 +285,81 @@ func TestAnotherKindOfTheSameNameBeginsAnew(t *testing.T) {
 		reload(t, r, `{"policies": {"a": [{"name": "x", `+kind+`}]}}`)
 		require.NoError(t, Must(r.Policy("a")).Do(context.Background(), returning(nil)))
 	}
+}
+
+// Places that are taken while the settings change are taken.
+func TestARateLimiterLosesNoCallsToReloads(t *testing.T) {
+	const burst = 50_000
+	settings := func(i int) *RateLimiter {
+		return Must(NewRateLimiter(RateLimiterConfig{Calls: 1 + i%2, Per: time.Hour, Burst: burst}))
+	}
+	l := settings(0)
+	var admitted atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for l.Do(t.Context(), returning(nil)) == nil {
+				admitted.Add(1)
+			}
+		})
+	}
+	for i := range 1000 {
+		l.become(settings(i))
+	}
+	wg.Wait()
+	require.EqualValues(t, burst, admitted.Load())
+}
+
+// A call that leaves while a bulkhead grows does not take the new place away from
+// who waits for one.
+func TestNobodyWaitsBesideAFreePlaceAfterAReload(t *testing.T) {
+	settings := func(places int) *Bulkhead {
+		return Must(NewBulkhead(BulkheadConfig{Concurrency: places, Queue: 1}))
+	}
+	one, two := settings(1), settings(2)
+	for range 20_000 {
+		b := settings(2)
+		b.state.Store(2) // calls under way
+		w := b.enqueue()
+		b.become(one)
+		var wg sync.WaitGroup
+		wg.Go(b.leave)
+		wg.Go(func() { b.become(two) })
+		wg.Wait()
+		select {
+		case <-w.turn:
+		default:
+			require.Fail(t, "waits", "%+v", b.Stats())
+		}
+	}
+}
+
+// The rest of a measurement would take for usual what calls take that wait.
+func TestAReloadEndsAMeasurement(t *testing.T) {
+	l := Must(NewAdaptiveLimiter(AdaptiveLimiterConfig{Initial: 100}))
+	l.usual, l.held = 1000, patience
+	l.update(5000, false, 100)
+	require.Less(t, l.Stats().Limit, 50, "it measures")
+	l.become(Must(NewAdaptiveLimiter(AdaptiveLimiterConfig{Max: 90})))
+	require.Equal(t, 90, l.Stats().Limit)
+	for range 2 {
+		l.update(5000, false, 90)
+	}
+	require.Less(t, l.usual, 1001.)
+}
+
+func TestCallsUnderWayAreCountedOverReloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registryOf(t, `{"policies": {"a": [{"retry": {}}, {"timeout": {"after": "1s"}}]}}`)
+		p := Must(r.Policy("a"))
+		underWay := make(chan error)
+		go func() {
+			underWay <- p.Do(t.Context(), func(ctx context.Context) error { return sleep(ctx, time.Minute) })
+		}()
+		synctest.Wait()
+		reload(t, r, `{"policies": {"a": [{"retry": {"attempts": 2}}, {"timeout": {"after": "2s"}}]}}`)
+		require.ErrorIs(t, <-underWay, ErrTimeout)
+		require.Equal(t, TimeoutStats{TimedOut: 3}, r.Stats().Timeouts["a.timeout"])
+		require.Equal(t, RetryStats{Retries: 2, GaveUp: 1}, r.Stats().Retries["a.retry"])
+	})
 }

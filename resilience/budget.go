@@ -19,7 +19,8 @@ type BudgetConfig struct {
 // more retries than Burst + Ratio × calls. It is what keeps a dependency that
 // has just died from being hit by several times its load. It has no clock: a
 // service without traffic earns no retries. It is safe for concurrent use, and
-// to be shared by policies, Retry and Hedge, that burden the same dependency.
+// to be shared by policies, Retry and Hedge, that burden the same dependency; a
+// call that a pipeline takes through several of them counts once.
 //
 // The idea is the retry throttling of gRPC
 // (https://github.com/grpc/proposal/blob/master/A6-client-retries.md), paid by

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
 
@@ -115,3 +117,24 @@ func hedgedCall(hedge *Hedge) (calls int) {
 }
 
 func TestBudgetModel(t *testing.T) { checkModel(t, modelSteps, planBudget, playBudget) }
+
+// A Retry and a Hedge with one budget are not paid twice for a call, nor is the
+// Hedge paid for retries.
+func TestACallPaysASharedBudgetOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := Must(NewBudget(BudgetConfig{Burst: 10, Ratio: 0.2}))
+		hedge := Must(NewHedge(HedgeConfig{After: time.Second, Budget: budget}))
+		retry := Must(NewRetry(RetryConfig{Attempts: 10, Budget: budget, Backoff: plain}))
+		attempts := 0
+		for _, p := range []Policy{
+			Must(NewPipeline("", retry, hedge)),
+			Must(NewPipeline("", retry, Measure(Must(NewPipeline("", hedge)), func(context.Context, time.Duration, error) {}))),
+		} {
+			for range 500 {
+				_ = p.Do(t.Context(), func(context.Context) error { attempts++; return errDown })
+			}
+		}
+		require.LessOrEqual(t, attempts, 1000+10+200)
+		require.Greater(t, attempts, 1000+200)
+	})
+}

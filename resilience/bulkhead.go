@@ -29,8 +29,8 @@ type BulkheadConfig struct {
 // Calls beyond that wait in a bounded queue, first come first served, for a
 // bounded time; the others are turned away with ErrBulkheadFull.
 type Bulkhead struct {
-	cfg      atomic.Pointer[BulkheadConfig]
-	state    atomic.Uint64 // calls under way, and those that wait in the upper half
+	cfg      atomic.Pointer[BulkheadConfig] // changed with the lock held
+	state    atomic.Uint64                  // calls under way, and those that wait in the upper half
 	rejected atomic.Int64
 
 	mu    sync.Mutex // guards what follows, and every change of the upper half
@@ -164,7 +164,7 @@ func (b *Bulkhead) withdraw(w *waiter) bool {
 func (b *Bulkhead) leave() {
 	for {
 		s := b.state.Load()
-		if s >= oneWaits && s%oneWaits <= b.places() {
+		if s >= oneWaits {
 			if b.handOver() {
 				return
 			}
@@ -174,11 +174,16 @@ func (b *Bulkhead) leave() {
 	}
 }
 
+// handOver reports false when nobody waits any more.
 func (b *Bulkhead) handOver() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.queue) == 0 {
 		return false
+	}
+	if b.state.Load()%oneWaits > b.places() {
+		b.state.Add(1<<64 - 1)
+		return true
 	}
 	w := b.queue[0]
 	b.queue = slices.Delete(b.queue, 0, 1)

@@ -134,10 +134,11 @@ func (cfg CircuitBreakerConfig) complete() (CircuitBreakerConfig, error) {
 	c.that(windowed || cfg.FailureRate == 0 && cfg.SlowCall == 0 && cfg.SlowRate == 0 && cfg.MinCalls == 0, "FailureRate, SlowCall, SlowRate and MinCalls need WindowCalls or WindowPeriod")
 	c.that(cfg.SlowRate == 0 || cfg.SlowCall > 0, "SlowRate needs SlowCall, the time from which on a call is slow")
 	if windowed {
+		if cfg.SlowRate == 0 {
+			cfg.FailureRate = orDefault(cfg.FailureRate, 0.5)
+		}
 		if cfg.SlowCall > 0 {
 			cfg.SlowRate = orDefault(cfg.SlowRate, 0.5)
-		} else {
-			cfg.FailureRate = orDefault(cfg.FailureRate, 0.5)
 		}
 		cfg.MinCalls = orDefault(cfg.MinCalls, 20)
 		if cfg.WindowCalls > 0 {

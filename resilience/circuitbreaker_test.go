@@ -267,3 +267,41 @@ func TestCounterStopsAtItsLimit(t *testing.T) {
 func TestStateString(t *testing.T) {
 	require.Equal(t, "closed open half-open isolated state 9", fmt.Sprint(Closed, " ", Open, " ", HalfOpen, " ", Isolated, " ", State(9)))
 }
+
+// Who asks for slow calls to be counted has not said that failures are fine.
+func TestSlowCallsAreCountedBesideFailures(t *testing.T) {
+	for _, c := range []struct {
+		cfg  CircuitBreakerConfig
+		want State
+	}{
+		{CircuitBreakerConfig{WindowCalls: 10, SlowCall: time.Minute}, Open},
+		{CircuitBreakerConfig{WindowCalls: 10, SlowCall: time.Minute, FailureRate: 1, SlowRate: 0.5}, Open},
+		{CircuitBreakerConfig{WindowCalls: 10, SlowCall: time.Minute, SlowRate: 0.5}, Closed},
+	} {
+		b := Must(NewCircuitBreaker(c.cfg))
+		for range 10 {
+			_ = b.Do(t.Context(), returning(errDown))
+		}
+		require.Equal(t, c.want, b.State(), b.describe())
+	}
+}
+
+// Probes that are cancelled give their places back, one that panics reopens.
+func TestProbesThatDoNotReturnAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Must(NewCircuitBreaker(CircuitBreakerConfig{Failures: 1, Probes: 2, OpenFor: time.Second}))
+		_ = b.Do(t.Context(), returning(errDown))
+		time.Sleep(time.Second)
+		for range 10 {
+			require.Equal(t, context.Canceled, b.Do(t.Context(), returning(context.Canceled)))
+			require.Equal(t, HalfOpen, b.State())
+		}
+		require.NoError(t, b.Do(t.Context(), returning(nil)))
+		require.Panics(t, func() { _ = b.Do(t.Context(), func(context.Context) error { panic("no answer") }) })
+		require.Equal(t, Open, b.State())
+		time.Sleep(time.Second)
+		require.NoError(t, b.Do(t.Context(), returning(nil)))
+		require.NoError(t, b.Do(t.Context(), returning(nil)))
+		require.Equal(t, Closed, b.State())
+	})
+}

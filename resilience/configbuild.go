@@ -94,7 +94,7 @@ func (b *builder) addBudget(name string, next *Budget) *Budget {
 // budget finds the budget that the policy named user asks for. The default is
 // one of its own, with its name.
 func (b *builder) budget(path, name, user string, own BudgetConfig) *Budget {
-	switch budget, ok := b.next.budgets[name]; {
+	switch _, ok := b.cfg.Budgets[name]; {
 	case name == "":
 		if _, taken := b.cfg.Budgets[user]; taken {
 			b.add(within("budgets", user), "is the name of a policy, whose own budget has it")
@@ -103,7 +103,7 @@ func (b *builder) budget(path, name, user string, own BudgetConfig) *Budget {
 	case name == unlimited:
 		return Unlimited()
 	case ok:
-		return budget
+		return b.next.budgets[name]
 	}
 	b.add(within(path, "budget"), "there is no budget %q; known are %s", name, list(b.cfg.Budgets, unlimited))
 	return nil
@@ -112,8 +112,9 @@ func (b *builder) budget(path, name, user string, own BudgetConfig) *Budget {
 func (b *builder) addCustom() {
 	for _, name := range slices.Sorted(maps.Keys(b.registry.cfg.Custom)) {
 		p := b.registry.cfg.Custom[name]
-		if p == nil {
+		if isNil(p) {
 			b.add(within("custom", name), "must not be nil")
+			p = nil
 		}
 		b.shared[name] = p
 	}

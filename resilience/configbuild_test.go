@@ -90,3 +90,16 @@ func TestPoliciesAreNamedAfterPipelineAndKind(t *testing.T) {
 	}
 	require.Equal(t, []string{"a.timeout", "middle", "a.timeout.3", "db", "a.circuit_breaker"}, names)
 }
+
+// Whether another policy's own budget is known must not depend on the order.
+func TestOwnBudgetsAreNobodyElses(t *testing.T) {
+	for _, name := range []string{"a.retry", "b.retry"} {
+		err := parsed(t, `{"policies": {"a": [{"retry": {}}], "b": [{"retry": {"budget": "`+name+`"}}]}}`).Validate()
+		require.ErrorContains(t, err, `policies.b[0].retry.budget: there is no budget "`+name+`"; known are unlimited`)
+	}
+}
+
+func TestANilPointerIsNoCustomPolicy(t *testing.T) {
+	_, err := NewRegistry(parsed(t, `{"policies": {"a": [{"policy": "own"}]}}`), RegistryConfig{Custom: map[string]Policy{"own": (*CircuitBreaker)(nil)}})
+	require.EqualError(t, err, "resilience: config: custom.own: must not be nil")
+}

@@ -47,9 +47,10 @@
 //   - Every retry is bounded: by attempts, by a budget that is a share of the
 //     traffic, by the deadline of the context; and a call that is itself a retry of
 //     somebody further up is not retried beneath (PreviousAttempts).
-//   - A call that goes well takes no lock, allocates nothing (Timeout: its context;
-//     Get: its value; Hedge: its race), and reads the clock once at most, or twice
-//     where durations are measured.
+//   - A call that goes well takes no lock (Hedge: its race) and allocates nothing
+//     (Timeout: its context; Get: its value; Hedge: its race; a NamedPolicy or a
+//     policy from elsewhere within a pipeline: the rest of the call). It reads the
+//     clock once at most, and once more for each policy that looks at when calls end.
 //   - Callbacks are called with no lock held; they may use the policy.
 //
 // Policies are safe for concurrent use. They use package time and context

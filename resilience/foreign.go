@@ -52,9 +52,13 @@ func (f *foreignCall) run(ctx context.Context) error {
 	return err
 }
 
+// asLayer asks for the types themselves: what embeds one of them has the methods
+// of a layer, too, but a Do of its own.
 func asLayer(p Policy) layer {
-	if l, ok := p.(layer); ok {
-		return l
+	switch p := p.(type) {
+	case *Pipeline, *NamedPolicy, *measured,
+		*Retry, *CircuitBreaker, *Timeout, *Bulkhead, *RateLimiter, *AdaptiveLimiter, *Hedge, *Fallback:
+		return p.(layer)
 	}
 	return foreign{p}
 }

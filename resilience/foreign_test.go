@@ -42,3 +42,25 @@ func TestValuesThroughPoliciesFromElsewhere(t *testing.T) {
 		})
 	}
 }
+
+// counted is a pipeline with something around it.
+type counted struct {
+	*Pipeline
+	calls *int
+}
+
+func (c counted) Do(ctx context.Context, fn func(context.Context) error) error {
+	*c.calls++
+	return c.Pipeline.Do(ctx, fn)
+}
+
+func TestPoliciesThatEmbedOneKeepTheirDo(t *testing.T) {
+	calls := 0
+	c := counted{Must(NewPipeline("inner")), &calls}
+	v, err := Get(t.Context(), c, func(context.Context) (int, error) { return 7, nil })
+	require.NoError(t, err)
+	require.Equal(t, 7, v)
+	require.Equal(t, 1, calls)
+	require.NoError(t, Must(NewPipeline("outer", c)).Do(t.Context(), returning(nil)))
+	require.Equal(t, 2, calls)
+}

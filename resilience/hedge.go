@@ -36,11 +36,12 @@ type HedgeConfig struct {
 // way. It is for functions that may be called twice at a time, and is worth it
 // where a few calls are much slower than most.
 type Hedge struct {
-	cfg    HedgeConfig
-	after  atomic.Int64 // in nanoseconds
-	hedged atomic.Int64
-	won    atomic.Int64
+	cfg   HedgeConfig
+	after atomic.Int64 // in nanoseconds
+	stats *hedgeStats  // shared with successors
 }
+
+type hedgeStats struct{ hedged, won atomic.Int64 }
 
 // ErrHedgeLost is the cause of the end of the context of an attempt that came
 // too late: another one has answered. It is Cancelled.
@@ -66,7 +67,7 @@ func NewHedge(cfg HedgeConfig) (*Hedge, error) {
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	h := &Hedge{cfg: cfg}
+	h := &Hedge{cfg: cfg, stats: new(hedgeStats)}
 	h.after.Store(int64(cfg.After))
 	return h, nil
 }
@@ -77,7 +78,7 @@ func (h *Hedge) Do(ctx context.Context, fn func(ctx context.Context) error) erro
 }
 
 func (h *Hedge) do(ctx context.Context, c call) error {
-	h.cfg.Budget.earn()
+	c = c.pay(h.cfg.Budget)
 	if h.cfg.Quantile > 0 {
 		c.now = c.clock()
 		defer func() { h.learn(now() - c.now) }()
@@ -118,7 +119,7 @@ func (r *race) arm() {
 func (r *race) hedgeAttempt() {
 	defer r.others.Done()
 	if n := r.next(); n > 0 {
-		r.hedge.hedged.Add(1)
+		r.hedge.stats.hedged.Add(1)
 		r.attempt(n)
 	}
 }
@@ -184,7 +185,7 @@ func (r *race) result(n int, t target, err error, returned bool) {
 	}
 	r.cancel(ErrHedgeLost)
 	if n > 1 && settles {
-		r.hedge.won.Add(1)
+		r.hedge.stats.won.Add(1)
 	}
 }
 
@@ -221,7 +222,7 @@ func (h *Hedge) learn(d int64) {
 
 // Stats returns what the policy has done.
 func (h *Hedge) Stats() HedgeStats {
-	return HedgeStats{Hedged: h.hedged.Load(), Won: h.won.Load(), After: time.Duration(h.after.Load())}
+	return HedgeStats{Hedged: h.stats.hedged.Load(), Won: h.stats.won.Load(), After: time.Duration(h.after.Load())}
 }
 
 func (h *Hedge) describe() Description {

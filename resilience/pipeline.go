@@ -62,9 +62,9 @@ func (p *Pipeline) Do(ctx context.Context, fn func(ctx context.Context) error) e
 
 func (p *Pipeline) do(ctx context.Context, c call) error {
 	if c.rest == nil {
-		return call{rest: p.first, target: c.target, now: c.now}.run(ctx)
+		return call{rest: p.first, target: c.target, now: c.now, paid: c.paid}.run(ctx)
 	}
-	return call{rest: p.first, target: &remainder{c}, now: c.now}.run(ctx)
+	return call{rest: p.first, target: &remainder{c}, now: c.now, paid: c.paid}.run(ctx)
 }
 
 // Description says what a policy is and how it is set up.

@@ -39,7 +39,8 @@ type layer interface {
 type call struct {
 	rest   *link
 	target target
-	now    int64 // the time of entry, or 0 when nobody has asked the clock yet
+	now    int64   // the time of entry, or 0 when nobody has asked the clock yet
+	paid   *Budget // has counted the call
 }
 
 // link is one layer of a pipeline and those within it.
@@ -67,6 +68,15 @@ func (c call) clock() int64 {
 		return c.now
 	}
 	return now()
+}
+
+// pay counts the call with b, once however many of its policies share b.
+func (c call) pay(b *Budget) call {
+	if c.paid != b {
+		b.earn()
+		c.paid = b
+	}
+	return c
 }
 
 // again returns the call for another attempt, which enters at another time.

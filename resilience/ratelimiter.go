@@ -3,6 +3,8 @@ package resilience
 import (
 	"context"
 	"fmt"
+	"math"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -44,6 +46,9 @@ type pace struct {
 	slack    int64 // how far ahead of the calls the instant may be
 	free     atomic.Int64
 }
+
+// moved is the instant of a pace that has a successor.
+const moved = math.MaxInt64
 
 // RateLimiterStats counts what a RateLimiter has done since it was made.
 type RateLimiterStats struct {
@@ -108,9 +113,13 @@ func (l *RateLimiter) gone(cause error) error {
 // reserve takes a place and returns how long it is until then. A place that is
 // further away than most is not taken.
 func (l *RateLimiter) reserve(now, most int64) int64 {
-	p := l.pace.Load()
 	for {
+		p := l.pace.Load()
 		free := p.free.Load()
+		if free == moved { // and the successor is about to be there
+			runtime.Gosched()
+			continue
+		}
 		wait := max(0, free-p.slack-now)
 		if wait > most {
 			return wait

@@ -58,7 +58,7 @@ func TestReloadReachesThoseWhoHaveThePolicy(t *testing.T) {
 		require.ErrorIs(t, <-underWay, ErrTimeout, "a call under way finishes as it began")
 		require.Same(t, p, Must(r.Policy("a")))
 		require.Equal(t, "timeout a.timeout(3s)", p.String())
-		require.Equal(t, int64(1), r.Stats().Timeouts["a.timeout"].TimedOut)
+		require.Equal(t, int64(2), r.Stats().Timeouts["a.timeout"].TimedOut, "and is counted")
 	})
 }
 

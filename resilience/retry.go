@@ -25,7 +25,8 @@ type RetryConfig struct {
 	Backoff Backoff
 	// MaxRetryAfter is the longest pause that an error may ask for by RetryAfter;
 	// for a longer one the call fails at once, with that error, for the caller to
-	// decide. A shorter one than the backoff's has no effect. Defaults to 10 s.
+	// decide. A shorter one than the backoff's has no effect. Defaults to 5 s, so
+	// that callers don't wait for a circuit breaker that has just opened.
 	MaxRetryAfter time.Duration
 	// Budget bounds retries by the traffic. Defaults to one of its own, see
 	// NewBudget; Unlimited turns it off.
@@ -52,7 +53,7 @@ type RetryConfig struct {
 // attempt that is not to be tried again is returned as it is.
 type Retry struct {
 	cfg   RetryConfig
-	stats retryStats
+	stats *retryStats // shared with successors
 }
 
 type retryStats struct{ retries, gaveUp, refused atomic.Int64 }
@@ -68,7 +69,7 @@ type RetryStats struct {
 func NewRetry(cfg RetryConfig) (*Retry, error) {
 	cfg.Attempts = orDefault(cfg.Attempts, 3)
 	cfg.Backoff = cfg.Backoff.withDefaults()
-	cfg.MaxRetryAfter = orDefault(cfg.MaxRetryAfter, 10*time.Second)
+	cfg.MaxRetryAfter = orDefault(cfg.MaxRetryAfter, 5*time.Second)
 	if cfg.Budget == nil {
 		cfg.Budget = Must(NewBudget(BudgetConfig{}))
 	}
@@ -86,7 +87,7 @@ func NewRetry(cfg RetryConfig) (*Retry, error) {
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	return &Retry{cfg: cfg}, nil
+	return &Retry{cfg: cfg, stats: new(retryStats)}, nil
 }
 
 // Do calls fn until it succeeds or there is a reason to stop.
@@ -103,7 +104,7 @@ func (r *Retry) Do(ctx context.Context, fn func(ctx context.Context) error) erro
 }
 
 func (r *Retry) do(ctx context.Context, c call) error {
-	r.cfg.Budget.earn()
+	c = c.pay(r.cfg.Budget)
 	if r.cfg.MaxElapsed > 0 {
 		c.now = c.clock()
 	}

@@ -30,8 +30,8 @@ type TimeoutConfig struct {
 // costs one clock reading and one allocation.
 type Timeout struct {
 	cfg      TimeoutConfig
-	cause    error // of contexts whose time is up
-	timedOut atomic.Int64
+	cause    error         // of contexts whose time is up
+	timedOut *atomic.Int64 // shared with successors
 }
 
 // TimeoutStats counts what a Timeout has done since it was made.
@@ -46,7 +46,7 @@ func NewTimeout(cfg TimeoutConfig) (*Timeout, error) {
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	return &Timeout{cfg: cfg, cause: &TimeoutError{Policy: cfg.Name, After: cfg.After}}, nil
+	return &Timeout{cfg: cfg, cause: &TimeoutError{Policy: cfg.Name, After: cfg.After}, timedOut: new(atomic.Int64)}, nil
 }
 
 // Do calls fn with a context that ends in time.

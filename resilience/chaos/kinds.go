@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -22,8 +23,8 @@ func NewFault(err error, cfg Config) (*Policy, error) {
 }
 
 // NewLatency returns a policy whose disturbed calls begin later, by a random time
-// from least to most. If the context ends before, the cause is returned and the
-// function is not called.
+// from least to most. If the context ends before, its error and the cause are
+// returned and the function is not called.
 func NewLatency(least, most time.Duration, cfg Config) (*Policy, error) {
 	var problems []string
 	if least < 0 || most < least || most == 0 {
@@ -50,7 +51,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		err, cause := ctx.Err(), context.Cause(ctx)
+		if errors.Is(cause, err) {
+			return cause
+		}
+		return fmt.Errorf("%w: %w", err, cause)
 	}
 }
 

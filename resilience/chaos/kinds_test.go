@@ -81,3 +81,15 @@ func TestPanics(t *testing.T) {
 	require.PanicsWithValue(t, "oh", func() { _ = p.Do(t.Context(), succeed) })
 	require.Equal(t, chaos.Stats{Injected: 1}, p.Stats())
 }
+
+// A cancelled call is no failure, whatever the cause.
+func TestLatencyIsCancelledWithACause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := resilience.Must(chaos.NewLatency(time.Hour, time.Hour, always()))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(errDown) })
+		err := p.Do(ctx, succeed)
+		require.ErrorIs(t, err, errDown)
+		require.Equal(t, resilience.Cancelled, resilience.Classify(err))
+	})
+}

@@ -27,7 +27,8 @@ const defaultMaxPause = 10 * time.Minute
 // one whose handler was called and failed, if p turned its next attempt away: an
 // outage does not use up the attempts of the messages that met it. An error of
 // the handler itself for which resilience.IsRejected is true, such as that of a
-// breaker it uses, counts as well, and the handler is called again.
+// breaker it uses, counts as well, and the handler is called again, unless the
+// error is Permanent.
 func Middleware(p resilience.Policy, cfg Config) message.HandlerMiddleware {
 	if err := suits(p); err != nil {
 		panic(err)

@@ -48,7 +48,7 @@ func (p *pausing) wait(ctx context.Context, err error) bool {
 }
 
 // turnedAway reports whether the last thing a policy did was to turn the call
-// away.
+// away, not for good.
 func turnedAway(err error) bool {
 	if err == nil {
 		return false
@@ -56,5 +56,5 @@ func turnedAway(err error) bool {
 	for gaveUp := (*resilience.RetryError)(nil); errors.As(err, &gaveUp); {
 		err = gaveUp.Err
 	}
-	return resilience.IsRejected(err)
+	return resilience.IsRejected(err) && resilience.Classify(err) != resilience.Permanent
 }

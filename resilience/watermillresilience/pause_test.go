@@ -49,3 +49,18 @@ func TestPauses(t *testing.T) {
 		})
 	}
 }
+
+func TestPermanentRejectionsAreNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls, begun := 0, time.Now()
+		rejected := resilience.AsPermanent(&resilience.RejectedError{Reason: resilience.ErrOverloaded})
+		h := watermillresilience.Middleware(retry(3), watermillresilience.Config{})(func(*message.Message) ([]*message.Message, error) {
+			calls++
+			return nil, rejected
+		})
+		_, err := h(message.NewMessage("1", nil))
+		require.ErrorIs(t, err, resilience.ErrOverloaded)
+		require.Equal(t, 1, calls)
+		require.Zero(t, time.Since(begun))
+	})
+}
