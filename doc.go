@@ -7,6 +7,9 @@
 //   - outbox writes events in your database transaction and publishes them after it
 //     committed.
 //   - idempotency makes the effects of a handler happen once.
+//   - saga runs processes that span services, and undoes them when they fail.
+//   - resilience has retries, circuit breakers, timeouts and limits for functions,
+//     handlers and clients.
 //
 // The directory examples has programs to run and to copy from, docs the guides
 // and the reasons.

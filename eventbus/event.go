@@ -1,6 +1,7 @@
 package eventbus
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -30,6 +31,16 @@ type Delivery struct {
 	// Attempt counts deliveries to the group, starting at 1; retries in place
 	// are not deliveries.
 	Attempt int
+}
+
+// DeliveryOf returns how the event that is being handled with ctx has reached its
+// handler, for handlers of untyped messages.
+func DeliveryOf(ctx context.Context) (d Delivery, ok bool) {
+	h := handlingFrom(ctx)
+	if h == nil {
+		return Delivery{}, false
+	}
+	return h.delivery, true
 }
 
 // Decode reads m as an event of topic t, in binary or structured CloudEvents

@@ -68,6 +68,15 @@ func WithExpiry(at time.Time) PublishOption {
 	return func(p *publication) { p.expiry = at }
 }
 
+// WithAll is several options as one.
+func WithAll(opts ...PublishOption) PublishOption {
+	return func(p *publication) {
+		for _, opt := range opts {
+			opt(p)
+		}
+	}
+}
+
 // WithMetadata adds a header of the caller's own. The names of the envelope's
 // attributes, and those that begin with "millrace_", are refused when publishing;
 // ce_traceparent and ce_tracestate replace the inherited trace.

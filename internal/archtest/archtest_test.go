@@ -115,7 +115,7 @@ var rules = []rule{
 	},
 	{
 		why:    "a user's binary has the clients it uses",
-		from:   []string{"outbox", "idempotency", "internal"},
+		from:   []string{"outbox", "idempotency", "saga", "internal"},
 		except: []string{"idempotency/redisstore", "idempotency/grpcidempotency"},
 		forbid: []string{"github.com/redis", "google.golang.org/grpc"},
 	},
@@ -127,15 +127,15 @@ var rules = []rule{
 	{
 		why:    "test helpers never reach a user's binary",
 		from:   []string{""},
-		except: append([]string{"eventbus/eventbustest"}, testHelpers...),
+		except: append([]string{"eventbus/eventbustest", "saga/sagatest"}, testHelpers...),
 		forbid: []string{
-			module + "/eventbus/eventbustest", module + "/idempotency/storetest", module + "/internal/testserver", module + "/internal/testdb",
+			module + "/eventbus/eventbustest", module + "/idempotency/storetest", module + "/saga/sagatest", module + "/internal/testserver", module + "/internal/testdb",
 			"github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak",
 		},
 	},
 	{
 		why:    "the test kit itself needs the standard library only",
-		from:   []string{"eventbus/eventbustest", "idempotency/storetest"},
+		from:   []string{"eventbus/eventbustest", "idempotency/storetest", "saga/sagatest"},
 		forbid: []string{"github.com/stretchr/testify", "pgregory.net/rapid", "go.uber.org/goleak"},
 	},
 }

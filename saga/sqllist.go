@@ -1,0 +1,110 @@
+package saga
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// listStatements are the parts of List. The keys of the instances are found
+// first, and only what is returned is read.
+type listStatements struct {
+	dialect Dialect
+	newest  string // of one status, by the index
+	begins  string // with ids from a prefix on, by the primary key
+	head    string // around the keys
+	tail    string
+}
+
+func newListStatements(d Dialect, prefix string) listStatements {
+	q := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "{p}", prefix) }
+	hint, status := "", "status"
+	switch d { // those that would go by the index, for its order
+	case MySQL:
+		hint = " FORCE INDEX (PRIMARY)"
+	case SQLite:
+		status = "+status"
+	}
+	return listStatements{
+		dialect: d,
+		newest:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at < ? ORDER BY updated_at DESC, id DESC LIMIT ?`),
+		begins:  q(`SELECT id, updated_at FROM {p}` + hint + ` WHERE saga = ? AND id >= ? AND id < ? AND updated_at < ? AND ` + status + ` IN `),
+		head:    `SELECT i.` + strings.ReplaceAll(instanceColumns, ", ", ", i.") + ` FROM (SELECT id, updated_at FROM (`,
+		tail:    q(`) AS found ORDER BY updated_at DESC, id DESC LIMIT ?) AS k JOIN {p} AS i ON i.saga = ? AND i.id = k.id ORDER BY k.updated_at DESC, k.id DESC`),
+	}
+}
+
+// List is Store.List. Instances with the same time come in the order of their
+// ids, backwards.
+func (s *SQLStore) List(ctx context.Context, q Query) ([]Instance, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	statement, args := s.sql.list.of(q)
+	all, err := query(ctx, s.db, statement, args, readInstance)
+	if err != nil {
+		return nil, s.failed("list", err)
+	}
+	return all, nil
+}
+
+// everyStatus, for there is no index without one.
+var everyStatus = []Status{Running, Compensating, Stuck, Completed, Compensated}
+
+func (l listStatements) of(q Query) (statement string, args []any) {
+	statuses := everyStatus
+	if len(q.Status) > 0 {
+		statuses = slices.Compact(slices.Sorted(slices.Values(q.Status)))
+	}
+	before := int64(math.MaxInt64)
+	if !q.Before.IsZero() {
+		before = q.Before.Add(time.Millisecond - 1).UnixMilli()
+	}
+	var keys string
+	if q.ID != "" {
+		keys, args = l.beginning(q, statuses, before)
+	} else {
+		keys, args = l.newestOf(q, statuses, before)
+	}
+	return l.dialect.Rebind(l.head + keys + l.tail), append(args, q.limit(), q.Saga)
+}
+
+// newestOf goes through the index of each status from its newest end.
+func (l listStatements) newestOf(q Query, statuses []Status, before int64) (statement string, args []any) {
+	parts := make([]string, len(statuses))
+	for n, status := range statuses {
+		parts[n] = `SELECT id, updated_at FROM (` + l.newest + `) AS s` + strconv.Itoa(n)
+		args = append(args, q.Saga, string(status), before, q.limit())
+	}
+	return strings.Join(parts, ` UNION ALL `), args
+}
+
+func (l listStatements) beginning(q Query, statuses []Status, before int64) (statement string, args []any) {
+	statement, args = l.begins, []any{q.Saga, []byte(q.ID)}
+	if end := after(q.ID); end != nil {
+		args = append(args, end)
+	} else {
+		statement = strings.Replace(statement, ` AND id < ?`, ``, 1)
+	}
+	args = append(args, before)
+	for _, status := range statuses {
+		args = append(args, string(status))
+	}
+	return statement + `(` + strings.TrimSuffix(strings.Repeat("?,", len(statuses)), ",") + `)`, args
+}
+
+// after returns the first id after all that begin with prefix, nil if there is
+// none.
+func after(prefix string) []byte {
+	end := []byte(prefix)
+	for n := len(end) - 1; n >= 0; n-- {
+		if end[n] < 0xff {
+			end[n]++
+			return end[:n+1]
+		}
+	}
+	return nil
+}
