@@ -241,7 +241,8 @@ func (o *Orchestrator) call(ctx context.Context, t *transit, c *call) {
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			c.result, c.err = nil, fmt.Errorf("the call panicked: %v\n%s", v, debug.Stack())
+			c.result, c.err = nil, &panicError{v, debug.Stack()}
+			o.cfg.Logger.Error("saga: call panicked", "saga", t.instance.Saga, "instance", t.instance.ID, "call", c.key, "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
 	action, state := c.action, t.state

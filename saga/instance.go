@@ -22,6 +22,9 @@ const (
 // Ended reports whether nothing more will happen to an instance.
 func (s Status) Ended() bool { return s == Completed || s == Compensated }
 
+// moving reports whether an instance goes on without an operator.
+func (s Status) moving() bool { return s == Running || s == Compensating }
+
 // Instance is one run of a saga as it is stored.
 type Instance struct {
 	Saga    string // name of the definition

@@ -111,7 +111,7 @@ func (s *SQLStore) write(ctx context.Context, tx *sql.Tx, first bool, args []any
 // those of the history beyond the key.
 const (
 	argVersion, argRevision = 2, 3
-	instanceArgs            = 12
+	instanceArgs            = 13
 )
 
 // transitionArgs returns the arguments of a transition.
@@ -133,7 +133,7 @@ func transitionArgs(c Commit) ([]any, error) {
 	}
 	return []any{
 		i.Saga, stored(i.ID), int64(i.Version), i.Revision, string(i.Status), int64(i.StateVersion),
-		millis(i.Wake), millis(i.Created), millis(i.Updated), text(i.Error), stored(i.Progress), stored(i.State),
+		millis(i.Wake), millis(i.Created), millis(i.Updated), text(i.Error), stored(i.Progress), stored(i.State), rested(i),
 		millis(e.At), text(e.Event), stored(e.EventID), text(e.From), text(e.To), string(emitted), text(e.Note), stored(e.State),
 	}, nil
 }
@@ -147,6 +147,14 @@ func split(args []any, first bool) (instance, entry []any) {
 		instance = append(append([]any{}, instance[argVersion:]...), key[0], key[1], revision-1)
 	}
 	return instance, append([]any{key[0], key[1], revision}, args[instanceArgs:]...)
+}
+
+// rested is when an instance came to rest, 0 for one that is on its way.
+func rested(i Instance) int64 {
+	if i.Status.moving() {
+		return 0
+	}
+	return millis(i.Updated)
 }
 
 // stored returns bytes for a driver, never nil, which would be NULL.

@@ -13,7 +13,8 @@ import (
 // first, and only what is returned is read.
 type listStatements struct {
 	dialect Dialect
-	newest  string // of one status, by the index
+	rested  string // the newest of a status whose instances rest, by the index
+	moving  string // the newest of another, which are sorted
 	begins  string // with ids from a prefix on, by the primary key
 	head    string // around the keys
 	tail    string
@@ -30,7 +31,8 @@ func newListStatements(d Dialect, prefix string) listStatements {
 	}
 	return listStatements{
 		dialect: d,
-		newest:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at < ? ORDER BY updated_at DESC, id DESC LIMIT ?`),
+		rested:  q(`SELECT id, rested_at AS updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at < ? ORDER BY rested_at DESC, id DESC LIMIT ?`),
+		moving:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at < ? ORDER BY updated_at DESC, id DESC LIMIT ?`),
 		begins:  q(`SELECT id, updated_at FROM {p}` + hint + ` WHERE saga = ? AND id >= ? AND id < ? AND updated_at < ? AND ` + status + ` IN `),
 		head:    `SELECT i.` + strings.ReplaceAll(instanceColumns, ", ", ", i.") + ` FROM (SELECT id, updated_at FROM (`,
 		tail:    q(`) AS found ORDER BY updated_at DESC, id DESC LIMIT ?) AS k JOIN {p} AS i ON i.saga = ? AND i.id = k.id ORDER BY k.updated_at DESC, k.id DESC`),
@@ -72,11 +74,15 @@ func (l listStatements) of(q Query) (statement string, args []any) {
 	return l.dialect.Rebind(l.head + keys + l.tail), append(args, q.limit(), q.Saga)
 }
 
-// newestOf goes through the index of each status from its newest end.
+// newestOf takes the newest of each status.
 func (l listStatements) newestOf(q Query, statuses []Status, before int64) (statement string, args []any) {
 	parts := make([]string, len(statuses))
 	for n, status := range statuses {
-		parts[n] = `SELECT id, updated_at FROM (` + l.newest + `) AS s` + strconv.Itoa(n)
+		newest := l.rested
+		if status.moving() {
+			newest = l.moving
+		}
+		parts[n] = `SELECT id, updated_at FROM (` + newest + `) AS s` + strconv.Itoa(n)
 		args = append(args, q.Saga, string(status), before, q.limit())
 	}
 	return strings.Join(parts, ` UNION ALL `), args

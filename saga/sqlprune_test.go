@@ -19,13 +19,17 @@ func (s stored) fill(t testing.TB, name string, status saga.Status, n int, revis
 	t.Helper()
 	q := s.db.Dialect.Rebind
 	at := time.Now().Add(-ago).UnixMilli()
+	resting := int64(1)
+	if status == saga.Running || status == saga.Compensating {
+		resting = 0
+	}
 	tx, err := s.db.Begin()
 	require.NoError(t, err)
 	defer tx.Rollback()
 	for i := range n {
 		id := []byte(fmt.Sprintf("%s-%s-%d", status, ago, i))
-		_, err := tx.Exec(q(`INSERT INTO millrace_saga (saga, id, version, revision, status, state_version, wake_at, created_at, updated_at, error, progress, state)
-			VALUES (?, ?, 1, ?, ?, 1, 0, 0, ?, '', ?, ?)`), name, id, revisions, string(status), at+int64(i/9), []byte("{}"), []byte("{}"))
+		_, err := tx.Exec(q(`INSERT INTO millrace_saga (saga, id, version, revision, status, state_version, wake_at, created_at, updated_at, rested_at, error, progress, state)
+			VALUES (?, ?, 1, ?, ?, 1, 0, 0, ?, ?, '', ?, ?)`), name, id, revisions, string(status), at+int64(i/9), resting*(at+int64(i/9)), []byte("{}"), []byte("{}"))
 		require.NoError(t, err)
 		for from := 0; from < revisions; from += 200 {
 			var args []any

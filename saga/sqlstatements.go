@@ -39,15 +39,15 @@ func newStatements(d Dialect, prefix string) statements {
 	if d == Postgres {
 		s.commitPostgres(q)
 	} else {
-		s.insert = q(`INSERT INTO {p} (` + instanceColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)` + orNothing(d))
+		s.insert = q(`INSERT INTO {p} (` + instanceColumns + `, rested_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)` + orNothing(d))
 		s.update = q(`UPDATE {p} SET version = ?, revision = ?, status = ?, state_version = ?, wake_at = ?, created_at = ?, updated_at = ?,
-			error = ?, progress = ?, state = ? WHERE saga = ? AND id = ? AND revision = ?`)
+			error = ?, progress = ?, state = ?, rested_at = ? WHERE saga = ? AND id = ? AND revision = ?`)
 		s.record = q(`INSERT INTO {p}_history (` + entryColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?)`)
 	}
 	s.list = newListStatements(d, prefix)
 	s.sagas = q(`SELECT min(saga) FROM {p} WHERE saga > ?`)
-	s.ended = q(`SELECT id, revision, updated_at FROM {p}
-		WHERE saga = ? AND status = ? AND updated_at >= ? AND updated_at < ? ORDER BY updated_at LIMIT ?` + skipLocked(d))
+	s.ended = q(`SELECT id, revision, rested_at FROM {p}
+		WHERE saga = ? AND status = ? AND rested_at >= ? AND rested_at < ? ORDER BY rested_at LIMIT ?` + skipLocked(d))
 	ids := strings.TrimSuffix(strings.Repeat("?,", pruneRows), ",")
 	s.drop = q(`DELETE FROM {p} WHERE saga = ? AND id IN (` + ids + `)`)
 	s.dropHistory = q(`DELETE FROM {p}_history WHERE saga = ? AND id IN (` + ids + `)`)
@@ -76,13 +76,13 @@ func skipLocked(d Dialect) string {
 // parameters are those of transitionArgs.
 func (s *statements) commitPostgres(q func(string) string) {
 	const (
-		insert = `INSERT INTO {p} (` + instanceColumns + `)
-			VALUES ($1::text, $2::bytea, $3, $4::bigint, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING RETURNING 1`
+		insert = `INSERT INTO {p} (` + instanceColumns + `, rested_at)
+			VALUES ($1::text, $2::bytea, $3, $4::bigint, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING RETURNING 1`
 		update = `UPDATE {p} SET version = $3, revision = $4::bigint, status = $5, state_version = $6, wake_at = $7, created_at = $8,
-			updated_at = $9, error = $10, progress = $11, state = $12
+			updated_at = $9, error = $10, progress = $11, state = $12, rested_at = $13
 			WHERE saga = $1::text AND id = $2::bytea AND revision = $4::bigint - 1 RETURNING 1`
 		record = `INSERT INTO {p}_history (` + entryColumns + `)
-			SELECT $1::text, $2::bytea, $4::bigint, $13::bigint, $14::text, $15::bytea, $16::text, $17::text, $18::text, $19::text, $20::bytea FROM changed`
+			SELECT $1::text, $2::bytea, $4::bigint, $14::bigint, $15::text, $16::bytea, $17::text, $18::text, $19::text, $20::text, $21::bytea FROM changed`
 	)
 	s.insert = q(`WITH changed AS (` + insert + `) ` + record)
 	s.update = q(`WITH changed AS (` + update + `) ` + record)
