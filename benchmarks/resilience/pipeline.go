@@ -26,6 +26,7 @@ func pipelines() group {
 	)
 	return group{title: "retry > breaker > timeout", variants: []variant{
 		shared("by hand, the timer made when asked for", handPipeline(handTimeout)),
+		shared("by hand, the same with time.Now and sync.Once", handPipeline(lazyTimeout)),
 		shared("by hand, context.WithTimeout", handPipeline(standardTimeout)),
 		shared("millrace", func() error { return ours.Do(ctx, work) }),
 		shared("failsafe-go", func() error { return safe.Run(nullary) }),
