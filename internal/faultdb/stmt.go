@@ -95,7 +95,11 @@ var (
 )
 
 // Columns is part of driver.Rows.
-func (r *rows) Columns() []string { return r.base.Columns() }
+func (r *rows) Columns() []string {
+	r.c.mu.Lock() // a connection may be cut at any time
+	defer r.c.mu.Unlock()
+	return r.base.Columns()
+}
 
 // Close is part of driver.Rows.
 func (r *rows) Close() error { return r.c.closed(r.base) }
@@ -107,6 +111,8 @@ func (r *rows) Next(dest []driver.Value) error {
 
 // HasNextResultSet is part of driver.RowsNextResultSet.
 func (r *rows) HasNextResultSet() bool {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
 	n, ok := r.base.(driver.RowsNextResultSet)
 	return ok && n.HasNextResultSet()
 }
@@ -118,6 +124,8 @@ func (r *rows) NextResultSet() error {
 
 // ColumnTypeDatabaseTypeName is part of driver.RowsColumnTypeDatabaseTypeName.
 func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
 	if n, ok := r.base.(driver.RowsColumnTypeDatabaseTypeName); ok {
 		return n.ColumnTypeDatabaseTypeName(i)
 	}
@@ -126,6 +134,8 @@ func (r *rows) ColumnTypeDatabaseTypeName(i int) string {
 
 // ColumnTypeScanType is part of driver.RowsColumnTypeScanType.
 func (r *rows) ColumnTypeScanType(i int) reflect.Type {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
 	if s, ok := r.base.(driver.RowsColumnTypeScanType); ok {
 		return s.ColumnTypeScanType(i)
 	}
