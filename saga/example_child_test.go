@@ -35,7 +35,13 @@ func ExampleChild() {
 		panic(err)
 	}
 	defer bus.Close()
-	orchestrator, err := saga.NewOrchestrator(saga.NewMemoryStore(bus), saga.Config{}, travel, attend)
+	finished := make(chan saga.Instance, 1)
+	observer := func(o saga.Observation) {
+		if o.Instance.Saga == attend.Name && o.Instance.Status.Ended() {
+			finished <- o.Instance
+		}
+	}
+	orchestrator, err := saga.NewOrchestrator(saga.NewMemoryStore(bus), saga.Config{Observer: observer}, travel, attend)
 	if err != nil {
 		panic(err)
 	}
@@ -48,15 +54,12 @@ func ExampleChild() {
 	if err := saga.Start(ctx, bus, attend, "gophercon", Conference{}); err != nil {
 		panic(err)
 	}
-	for {
-		i, err := orchestrator.Get(ctx, "attend", "gophercon")
-		if err == nil && i.Status.Ended() {
-			c, _ := saga.StateOf(attend, i)
-			fmt.Println(i.Status, c.Hotel)
-			break
-		}
-		time.Sleep(time.Millisecond)
+	i := <-finished
+	conference, err := saga.StateOf(attend, i)
+	if err != nil {
+		panic(err)
 	}
+	fmt.Println(i.Status, conference.Hotel)
 	stop()
 	if err := <-ended; err != nil {
 		panic(err)
