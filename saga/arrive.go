@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -53,7 +51,7 @@ func (o *Orchestrator) read(saga, topic string, m *message.Message) (*arrival, e
 	if of := m.Metadata[MetadataSaga]; of != "" && of != saga {
 		return nil, nil // an answer to another saga's command
 	}
-	for _, b := range o.versions(saga) {
+	for _, b := range o.plans[saga] {
 		for _, src := range b.all {
 			if src.topic != topic {
 				continue
@@ -63,7 +61,7 @@ func (o *Orchestrator) read(saga, topic string, m *message.Message) (*arrival, e
 				return nil, err
 			}
 			a := &arrival{m: m, key: src.key, id: id, plan: b, value: value, src: &src, step: m.Metadata[MetadataStep]}
-			if e, ok := value.(Ended); ok {
+			if e, ok := value.(ended); ok {
 				if e.Parent != saga {
 					return nil, nil
 				}
@@ -79,7 +77,7 @@ func (o *Orchestrator) read(saga, topic string, m *message.Message) (*arrival, e
 }
 
 func (o *Orchestrator) readControl(saga string, m *message.Message) (*arrival, error) {
-	e, err := o.latest[saga].control().Decode(m)
+	e, err := o.newest(saga).control().Decode(m)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +90,7 @@ func (o *Orchestrator) readControl(saga string, m *message.Message) (*arrival, e
 		return a, nil
 	}
 	a.act, a.key = nil, signalPrefix+c.Name
-	for _, b := range o.versions(saga) {
+	for _, b := range o.plans[saga] {
 		if src := match(b.all, a.key); src != nil {
 			a.plan, a.src = b, src
 			a.value, _, err = src.decode(m)
@@ -116,7 +114,7 @@ func (o *Orchestrator) arrive(ctx context.Context, saga string, a *arrival) erro
 			return o.again(ctx, saga, a)
 		}
 		if a.consumer == "" && len(t.calls) > 0 { // it would not come again
-			t.wakeAt(t.now.Add(o.cfg.RecoverAfter), recovery)
+			t.recoverable = true
 		}
 		err = o.commit(ctx, t, a)
 		switch {
@@ -266,11 +264,4 @@ func (t *transit) event(a *arrival) (err error) {
 		return eventbus.Permanent(err)
 	}
 	return nil
-}
-
-// versions of a saga, newest first.
-func (o *Orchestrator) versions(saga string) []*blueprint {
-	all := slices.Collect(maps.Values(o.plans[saga]))
-	slices.SortFunc(all, func(a, b *blueprint) int { return b.version - a.version })
-	return all
 }

@@ -11,9 +11,9 @@ import (
 
 // prepareFirst begins an instance, if that is what a does.
 func (o *Orchestrator) prepareFirst(ctx context.Context, saga string, a *arrival) (*transit, error) {
-	plan := o.latest[saga]
+	plan := o.newest(saga)
 	state := plan.fresh()
-	i := Instance{Saga: saga, Version: plan.version, ID: a.id, Status: Running, StateVersion: plan.stateVersion, Created: now()}
+	i := plan.instance(a.id)
 	p := &progress{}
 	switch {
 	case a.act != nil && a.act.Kind == controlStart:

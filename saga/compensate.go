@@ -34,7 +34,7 @@ func (p *stepProgram) turnBack(t *transit, why string) {
 	for key, s := range t.progress.Steps {
 		switch n := p.find(key); {
 		case s.Status == calling && n != nil:
-			t.awaitCalls, t.longest = true, max(t.longest, n.timeout)
+			t.recoverable, t.longest = true, max(t.longest, n.timeout)
 		case s.Status.inFlight():
 			s.Status, s.Due = unknown, time.Time{}
 		}

@@ -62,33 +62,44 @@ func Migrate[Old, New any](from int, up func(Old) (New, error)) Migration {
 	}}
 }
 
-// blueprint is a Definition without its types.
-type blueprint struct {
-	name         string
-	version      int
+// schema is the type of a state, and how older versions become it.
+type schema struct {
 	stateVersion int
 	migrations   map[int]Migration
-	startedBy    []source
-	program      program
-	all          []source // that can come from outside
-	problems     []error
-	control      func() eventbus.Topic[control]
+	fresh        func() any // a *S
+	what         string     // the Go type
+}
 
-	fresh func() any // a *S
-	what  string     // the Go type of the state
+// blueprint is a Definition without its types.
+type blueprint struct {
+	schema
+	name      string
+	version   int
+	startedBy []source
+	program   program
+	all       []source // that can come from outside
+	problems  []error
+	control   func() eventbus.Topic[control]
 }
 
 // Untyped is a Definition of any state.
 type Untyped interface{ blueprint() *blueprint }
 
-func (d Definition[S]) blueprint() *blueprint {
-	b := &blueprint{
-		name: d.Name, version: d.Version, stateVersion: max(1, d.StateVersion), migrations: map[int]Migration{},
-		startedBy: d.StartedBy.sources, control: sync.OnceValue(func() eventbus.Topic[control] { return controlTopic(d.Name) }),
+func (d Definition[S]) schema() schema {
+	s := schema{
+		stateVersion: max(1, d.StateVersion), migrations: map[int]Migration{},
 		fresh: func() any { return new(S) }, what: reflect.TypeFor[S]().String(),
 	}
 	for _, m := range d.Migrations {
-		b.migrations[m.From] = m
+		s.migrations[m.From] = m
+	}
+	return s
+}
+
+func (d Definition[S]) blueprint() *blueprint {
+	b := &blueprint{
+		schema: d.schema(), name: d.Name, version: d.Version, startedBy: d.StartedBy.sources,
+		control: sync.OnceValue(func() eventbus.Topic[control] { return controlTopic(d.Name) }),
 	}
 	if len(d.States) > 0 {
 		m := &stateProgram{}
@@ -106,27 +117,32 @@ func (d Definition[S]) blueprint() *blueprint {
 	return b
 }
 
+// instance returns a new instance, not yet stored.
+func (b *blueprint) instance(id string) Instance {
+	return Instance{Saga: b.name, Version: b.version, ID: id, Status: Running, StateVersion: b.stateVersion, Created: now()}
+}
+
 // decode returns the state of an instance, brought to the current version.
-func (b *blueprint) decode(raw json.RawMessage, version int) (any, error) {
-	for v := max(1, version); v < b.stateVersion; v++ {
-		m, ok := b.migrations[v]
+func (s *schema) decode(raw json.RawMessage, version int) (any, error) {
+	for v := max(1, version); v < s.stateVersion; v++ {
+		m, ok := s.migrations[v]
 		if !ok {
-			return nil, fmt.Errorf("the state is of version %d, the definition's is %d, and there is no Migration from %d", version, b.stateVersion, v)
+			return nil, fmt.Errorf("the state is of version %d, the definition's is %d, and there is no Migration from %d", version, s.stateVersion, v)
 		}
 		var err error
 		if raw, err = m.up(raw); err != nil {
 			return nil, fmt.Errorf("migration of the state from version %d: %w", v, err)
 		}
 	}
-	if version > b.stateVersion {
-		return nil, fmt.Errorf("the state is of version %d, which is newer than the definition's %d", version, b.stateVersion)
+	if version > s.stateVersion {
+		return nil, fmt.Errorf("the state is of version %d, which is newer than the definition's %d", version, s.stateVersion)
 	}
-	state := b.fresh()
+	state := s.fresh()
 	if len(raw) == 0 {
 		return state, nil
 	}
 	if err := json.Unmarshal(raw, state); err != nil {
-		return nil, fmt.Errorf("the state can't be decoded as %s: %w", b.what, err)
+		return nil, fmt.Errorf("the state can't be decoded as %s: %w", s.what, err)
 	}
 	return state, nil
 }

@@ -47,7 +47,7 @@ func (o *Orchestrator) seal(t *transit) (Commit, error) {
 	i.Revision++
 	i.Updated = t.now
 	t.arm(&i)
-	if t.awaitCalls { // the process that makes them may have died
+	if t.recoverable {
 		t.wakeAt(t.now.Add(o.cfg.RecoverAfter+t.longest), recovery)
 	}
 	var err error
@@ -79,14 +79,9 @@ func (t *transit) arm(i *Instance) {
 }
 
 func (t *transit) wakeAt(due time.Time, name string) {
-	at, topic := due.Format(time.RFC3339Nano), t.plan.control()
-	m, err := topic.Message(t.ctx, t.to, control{ID: t.instance.ID, Kind: controlWake, Name: name, Data: []byte(`"` + at + `"`)},
-		eventbus.WithID(t.messageID("wake", name, at, strconv.FormatInt(t.instance.Revision, 10))), eventbus.WithDueTime(due))
-	if err != nil {
-		t.note = err.Error()
-		return
-	}
-	t.messages = append(t.messages, Message{topic.Name(), m})
+	at := due.Format(time.RFC3339Nano)
+	announce(t, t.plan.control(), control{ID: t.instance.ID, Kind: controlWake, Name: name, Data: []byte(`"` + at + `"`)},
+		t.messageID("wake", name, at, strconv.FormatInt(t.instance.Revision, 10)), eventbus.WithDueTime(due))
 }
 
 // describe says where an instance is.

@@ -51,11 +51,11 @@ func Execute[S any](ctx context.Context, o *Orchestrator, d Definition[S], id st
 }
 
 func (o *Orchestrator) execute(ctx context.Context, saga, id string, state any) (Instance, error) {
-	plan := o.latest[saga]
+	plan := o.newest(saga)
 	if plan == nil {
 		return Instance{}, eventbus.Permanent(errors.New("the orchestrator has no definition of it"))
 	}
-	i := Instance{Saga: saga, Version: plan.version, ID: id, Status: Running, StateVersion: plan.stateVersion, Created: now()}
+	i := plan.instance(id)
 	t := o.newTransit(ctx, plan, i, &progress{}, state)
 	t.key = "start"
 	broken, err := o.begin(t)
@@ -66,9 +66,7 @@ func (o *Orchestrator) execute(ctx context.Context, saga, id string, state any) 
 		t = o.newTransit(ctx, plan, i, &progress{}, state)
 		t.fail(broken)
 	}
-	if len(t.calls) > 0 {
-		t.wakeAt(t.now.Add(o.cfg.RecoverAfter), recovery)
-	}
+	t.recoverable = len(t.calls) > 0
 	err = o.commit(ctx, t, nil)
 	if errors.Is(err, ErrConflict) {
 		return Instance{}, ErrExists
@@ -93,7 +91,8 @@ func (o *Orchestrator) Get(ctx context.Context, saga, id string) (Instance, erro
 
 // StateOf returns the state of an instance of d, brought to its version.
 func StateOf[S any](d Definition[S], i Instance) (S, error) {
-	state, err := d.blueprint().decode(i.State, i.StateVersion)
+	schema := d.schema()
+	state, err := schema.decode(i.State, i.StateVersion)
 	if err != nil {
 		var zero S
 		return zero, fmt.Errorf("saga %q: instance %q: %w", i.Saga, i.ID, err)
@@ -157,10 +156,11 @@ func (o *Orchestrator) operate(ctx context.Context, saga string, c control) erro
 }
 
 func (o *Orchestrator) operateOn(ctx context.Context, saga string, c control) error {
-	if o.latest[saga] == nil {
+	plan := o.newest(saga)
+	if plan == nil {
 		return eventbus.Permanent(errors.New("the orchestrator has no definition of it"))
 	}
-	m, err := controlTopic(saga).Message(ctx, o.origin, c)
+	m, err := plan.control().Message(ctx, o.origin, c)
 	if err != nil {
 		return err
 	}

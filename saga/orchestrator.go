@@ -36,8 +36,7 @@ type Config struct {
 type Orchestrator struct {
 	store  Store
 	cfg    Config
-	plans  map[string]map[int]*blueprint // by name and version
-	latest map[string]*blueprint
+	plans  map[string][]*blueprint // by name, the newest version first
 	cache  *cache
 	origin *origin
 }
@@ -45,7 +44,7 @@ type Orchestrator struct {
 // NewOrchestrator returns an orchestrator of the given definitions, several
 // versions of one saga among them, or all that is wrong with them.
 func NewOrchestrator(store Store, cfg Config, definitions ...Untyped) (*Orchestrator, error) {
-	o := &Orchestrator{store: store, cfg: cfg, plans: map[string]map[int]*blueprint{}, latest: map[string]*blueprint{}, origin: &origin{}}
+	o := &Orchestrator{store: store, cfg: cfg, plans: map[string][]*blueprint{}, origin: &origin{}}
 	if o.cfg.Logger == nil {
 		o.cfg.Logger = slog.Default()
 	}
@@ -73,19 +72,32 @@ func NewOrchestrator(store Store, cfg Config, definitions ...Untyped) (*Orchestr
 }
 
 func (o *Orchestrator) add(d Untyped) error {
-	if err := Validate(d); err != nil {
+	b, err := checked(d)
+	if err != nil {
 		return err
 	}
-	b := d.blueprint()
-	if o.plans[b.name] == nil {
-		o.plans[b.name] = map[int]*blueprint{}
-	}
-	if o.plans[b.name][b.version] != nil {
+	if o.plan(b.name, b.version) != nil {
 		return fmt.Errorf("saga %q: version %d is given twice", b.name, b.version)
 	}
-	o.plans[b.name][b.version] = b
-	if l := o.latest[b.name]; l == nil || l.version < b.version {
-		o.latest[b.name] = b
+	all := append(o.plans[b.name], b)
+	slices.SortFunc(all, func(a, b *blueprint) int { return b.version - a.version })
+	o.plans[b.name] = all
+	return nil
+}
+
+// newest is the definition of new instances, nil for a saga that is not known.
+func (o *Orchestrator) newest(saga string) *blueprint {
+	if all := o.plans[saga]; len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+func (o *Orchestrator) plan(saga string, version int) *blueprint {
+	for _, b := range o.plans[saga] {
+		if b.version == version {
+			return b
+		}
 	}
 	return nil
 }
@@ -122,14 +134,14 @@ var patient = eventbus.RetryPolicy{
 func (o *Orchestrator) Check(ctx context.Context) error {
 	var errs []error
 	for name, versions := range o.plans {
-		for v, b := range versions {
+		for _, b := range versions {
 			now := b.fingerprint()
-			pinned, err := o.store.Pin(ctx, name, v, now)
+			pinned, err := o.store.Pin(ctx, name, b.version, now)
 			switch {
 			case err != nil:
-				errs = append(errs, fmt.Errorf("saga %q version %d: %w", name, v, err))
+				errs = append(errs, fmt.Errorf("saga %q version %d: %w", name, b.version, err))
 			case pinned != now:
-				errs = append(errs, fmt.Errorf("saga %q version %d: %w: give it a new version and keep the old definition until its instances have ended", name, v, ErrChanged))
+				errs = append(errs, fmt.Errorf("saga %q version %d: %w: give it a new version and keep the old definition until its instances have ended", name, b.version, ErrChanged))
 			}
 		}
 	}
@@ -198,7 +210,7 @@ func (o *Orchestrator) load(ctx context.Context, saga, id string, fresh bool) (I
 
 // transit begins a transition of an instance.
 func (o *Orchestrator) transit(ctx context.Context, i Instance) (*transit, error) {
-	plan := o.plans[i.Saga][i.Version]
+	plan := o.plan(i.Saga, i.Version)
 	if plan == nil {
 		return nil, fmt.Errorf("the instance is of version %d, which this orchestrator has no definition of: keep old versions until their instances have ended", i.Version)
 	}

@@ -103,14 +103,14 @@ type transit struct {
 	step  string // that the event says it answers
 
 	calls []call // to be made after the transition
-	// awaitCalls says that calls of before have to return, of which the longest may
-	// take longest.
-	awaitCalls bool
-	longest    time.Duration
-	messages   []Message
-	from       string // where the instance was
-	was        Status
-	note       string
+	// recoverable says that calls are made, or were before and may take longest, and
+	// that nothing comes again if the process that makes them dies.
+	recoverable bool
+	longest     time.Duration
+	messages    []Message
+	from        string // where the instance was
+	was         Status
+	note        string
 }
 
 // namespace of the ids of messages, which are derived from the instance so that
@@ -158,10 +158,10 @@ func (t *transit) end(s Status) {
 			t.stuck(fmt.Sprintf("the state can't be encoded: %v", err))
 			return
 		}
-		t.publish(publisherOf(endedTopic(t.instance.Saga)), Ended{
+		announce(t, endedTopic(t.instance.Saga), ended{
 			Saga: t.instance.Saga, ID: t.instance.ID, Status: s, State: state, Reason: t.instance.Error,
 			Parent: p.Saga, ParentID: p.ID, ParentStep: p.Step,
-		}, "ended "+string(s))
+		}, t.messageID("ended "+string(s)))
 	}
 }
 
@@ -171,18 +171,18 @@ func (t *transit) stuck(why string) {
 		t.progress.Resume = t.instance.Status
 	}
 	t.instance.Status, t.instance.Error = Stuck, why
-	t.publish(publisherOf(StuckAlerts(t.instance.Saga)), StuckAlert{Saga: t.instance.Saga, ID: t.instance.ID, Version: t.instance.Version, Reason: why},
-		fmt.Sprintf("stuck %d", t.instance.Revision))
+	announce(t, StuckAlerts(t.instance.Saga), StuckAlert{Saga: t.instance.Saga, ID: t.instance.ID, Version: t.instance.Version, Reason: why},
+		t.messageID(fmt.Sprintf("stuck %d", t.instance.Revision)))
 }
 
-// publish writes an event of the saga's own to the outbox.
-func (t *transit) publish(topic publisher, event any, name string) {
-	m, err := topic.message(t.ctx, t.to, event, eventbus.WithID(t.messageID(name)))
+// announce writes an event of the saga's own to the outbox.
+func announce[E any](t *transit, topic eventbus.Topic[E], event E, id string, opts ...eventbus.PublishOption) {
+	m, err := topic.Message(t.ctx, t.to, event, append(opts, eventbus.WithID(id))...)
 	if err != nil {
-		t.note = fmt.Sprintf("event for topic %s could not be made: %v", topic.name, err)
+		t.note = fmt.Sprintf("event for topic %s could not be made: %v", topic.Name(), err)
 		return
 	}
-	t.messages = append(t.messages, Message{topic.name, m})
+	t.messages = append(t.messages, Message{topic.Name(), m})
 }
 
 // keep puts the event away until something waits for it.

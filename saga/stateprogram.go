@@ -1,7 +1,6 @@
 package saga
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -90,34 +89,42 @@ func (p *stateProgram) take(t *transit) (bool, error) {
 	if s == nil {
 		return false, fmt.Errorf("the definition has no state %q", t.progress.State)
 	}
-	before, err := json.Marshal(t.state)
-	if err != nil {
-		return false, fmt.Errorf("the state can't be encoded: %w", err)
-	}
 	for _, tr := range s.on {
 		src := match(tr.sources, t.key)
 		if src == nil {
 			continue
 		}
-		if src.apply != nil && t.value != nil {
-			src.apply(t.state, t.value)
+		if yes, err := t.try(src, tr.cond); err != nil {
+			return false, err
+		} else if yes {
+			return true, p.follow(t, tr)
 		}
-		if tr.cond != nil && !tr.cond(t.state) {
-			if err := restore(t.state, before); err != nil {
-				return false, err
-			}
-			continue
-		}
-		return true, p.follow(t, tr)
 	}
 	return false, nil
 }
 
+// try applies the event, and takes it back if cond is false for what it leaves.
+func (t *transit) try(src *source, cond func(state any) bool) (bool, error) {
+	var before []byte
+	if cond != nil {
+		var err error
+		if before, err = json.Marshal(t.state); err != nil {
+			return false, fmt.Errorf("the state can't be encoded: %w", err)
+		}
+	}
+	if t.value != nil {
+		t.apply(src, t.value)
+	}
+	if cond == nil || cond(t.state) {
+		return true, nil
+	}
+	return false, restore(t.state, before)
+}
+
 // restore sets a state back.
 func restore(state any, raw []byte) error {
-	v := reflect.ValueOf(state).Elem()
-	v.SetZero()
-	return json.NewDecoder(bytes.NewReader(raw)).Decode(state)
+	reflect.ValueOf(state).Elem().SetZero()
+	return json.Unmarshal(raw, state)
 }
 
 func (p *stateProgram) follow(t *transit, tr transition) error {

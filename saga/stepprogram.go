@@ -72,12 +72,6 @@ func (s stepStatus) undoing() bool {
 	return s == undoWaiting || s == undoCalling || s == undoPausing
 }
 
-const (
-	goesOn outcome = iota
-	succeeds
-	fails
-)
-
 func (p *stepProgram) begin(t *transit) {
 	if t.src != nil {
 		t.apply(t.src, t.value)

@@ -23,7 +23,7 @@ func Succeeded[S, C any](d Definition[C], apply func(s *S, child C)) Event[S] {
 	if apply != nil {
 		src.apply = func(state, value any) {
 			var child C
-			if err := json.Unmarshal(value.(Ended).State, &child); err != nil {
+			if err := json.Unmarshal(value.(ended).State, &child); err != nil {
 				panic(fmt.Errorf("the state of saga %q can't be decoded as %T: %w", d.Name, child, err))
 			}
 			apply(state.(*S), child)
@@ -53,15 +53,15 @@ func (t *transit) startChild(a action, key string) {
 		t.stuck(fmt.Sprintf("step %q: the state of saga %q can't be encoded: %v", key, a.child, err))
 		return
 	}
-	t.publish(publisherOf(controlTopic(a.child)), control{
+	announce(t, controlTopic(a.child), control{
 		ID: t.childID(key), Kind: controlStart, Data: state, Parent: &parent{Saga: t.instance.Saga, ID: t.instance.ID, Step: key},
-	}, "start "+key)
+	}, t.messageID("start "+key))
 }
 
 func (t *transit) compensateChild(a action, key string) {
-	t.publish(publisherOf(controlTopic(a.child)), control{
+	announce(t, controlTopic(a.child), control{
 		ID: t.childID(key), Kind: controlCompensate, Name: "its parent is compensated", Parent: &parent{Saga: t.instance.Saga, ID: t.instance.ID, Step: key},
-	}, "compensate "+key)
+	}, t.messageID("compensate "+key))
 }
 
 func (t *transit) childID(key string) string { return t.instance.ID + "/" + key }

@@ -1,7 +1,6 @@
 package saga
 
 import (
-	"context"
 	"encoding/json"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -25,8 +24,8 @@ func StuckAlerts(saga string) eventbus.Topic[StuckAlert] {
 	return eventbus.NewTopic[StuckAlert]("saga."+saga+".stuck", eventbus.KeyBy(func(a StuckAlert) string { return a.ID }))
 }
 
-// Ended says to a parent that its sub-saga has ended.
-type Ended struct {
+// ended says to a parent that its sub-saga has ended.
+type ended struct {
 	Saga       string          `json:"saga"`
 	ID         string          `json:"id"`
 	Status     Status          `json:"status"`
@@ -37,8 +36,8 @@ type Ended struct {
 	ParentStep string          `json:"parent_step"`
 }
 
-func endedTopic(saga string) eventbus.Topic[Ended] {
-	return eventbus.NewTopic[Ended]("saga."+saga+".ended", eventbus.KeyBy(func(e Ended) string { return e.ParentID }))
+func endedTopic(saga string) eventbus.Topic[ended] {
+	return eventbus.NewTopic[ended]("saga."+saga+".ended", eventbus.KeyBy(func(e ended) string { return e.ParentID }))
 }
 
 // control is an orchestrator's message to itself, and others' to it.
@@ -81,16 +80,4 @@ func decodeSignal[E any](m *message.Message) (any, string, error) {
 		}
 	}
 	return e, c.ID, nil
-}
-
-// publisher is a topic without its type.
-type publisher struct {
-	name    string
-	message func(ctx context.Context, to message.Publisher, event any, opts ...eventbus.PublishOption) (*message.Message, error)
-}
-
-func publisherOf[E any](topic eventbus.Topic[E]) publisher {
-	return publisher{topic.Name(), func(ctx context.Context, to message.Publisher, event any, opts ...eventbus.PublishOption) (*message.Message, error) {
-		return topic.Message(ctx, to, event.(E), opts...)
-	}}
 }

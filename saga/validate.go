@@ -16,17 +16,22 @@ import (
 // that can't be reached or not be left, transitions that are never taken, events
 // that can arrive where nothing takes them, timers and calls that nobody handles.
 func Validate(d Untyped) error {
+	_, err := checked(d)
+	return err
+}
+
+func checked(d Untyped) (*blueprint, error) {
 	if d == nil {
-		return errors.New("saga: the definition is nil")
+		return nil, errors.New("saga: the definition is nil")
 	}
 	b := d.blueprint()
 	p := &problems{}
 	p.errs = append(p.errs, b.problems...)
 	b.validate(p)
-	if len(p.errs) == 0 {
-		return nil
+	if err := errors.Join(p.errs...); err != nil {
+		return nil, fmt.Errorf("saga %q version %d: %w", b.name, b.version, err)
 	}
-	return fmt.Errorf("saga %q version %d: %w", b.name, b.version, errors.Join(p.errs...))
+	return b, nil
 }
 
 // problems collects what is wrong.

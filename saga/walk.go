@@ -10,6 +10,12 @@ import (
 // outcome of a walk through a part of the definition.
 type outcome int
 
+const (
+	goesOn outcome = iota
+	succeeds
+	fails
+)
+
 // advance does what can be done now.
 func (p *stepProgram) advance(t *transit) {
 	if t.instance.Status == Running {
