@@ -36,6 +36,9 @@
 // Calls that a policy turned away have errors for which IsRejected is true: the
 // function was not called. They say when it is worth trying again (RetryAfter).
 //
+// A failure may pass, and the call still not be one to make twice: a Retry leaves
+// an error alone that has a method Repeatable() bool which returns false.
+//
 // # What holds
 //
 //   - A policy never abandons a call: when Do returns, the function is not running.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace-go/millrace/internal/failure"
 	"github.com/millrace-go/millrace/internal/hop"
 )
 
@@ -32,7 +33,8 @@ type RetryConfig struct {
 	// NewBudget; Unlimited turns it off.
 	Budget *Budget
 	// If says which errors are tried again. Defaults to those that Classify finds
-	// Transient or Throttled.
+	// Transient or Throttled. Errors with a method Repeatable() bool that returns
+	// false are never: the call must not be made twice.
 	If func(err error) bool
 	// Nested makes it retry calls that are themselves retries of a caller, see
 	// PreviousAttempts. By default they get one attempt, so that retries along a
@@ -121,11 +123,11 @@ func (r *Retry) retry(ctx context.Context, c call, err error) error {
 	rejected := IsRejected(err)
 	var pause time.Duration
 	for attempt := 1; ; attempt++ {
-		if !r.cfg.If(err) {
+		if final := r.final(err); final != "" {
 			if attempt == 1 {
 				return err
 			}
-			return r.giveUp(&RetryError{Attempts: attempt, Reason: "the error is not one to try again", Err: err, rejected: rejected})
+			return r.giveUp(&RetryError{Attempts: attempt, Reason: final, Err: err, rejected: rejected})
 		}
 		var stop string
 		var cause error
@@ -147,6 +149,17 @@ func (r *Retry) retry(ctx context.Context, c call, err error) error {
 		}
 		rejected = rejected && IsRejected(err)
 	}
+}
+
+// final returns why an error is not one to try again, if so.
+func (r *Retry) final(err error) string {
+	switch {
+	case !failure.IsRepeatable(err):
+		return "the call must not be made twice"
+	case !r.cfg.If(err):
+		return "the error is not one to try again"
+	}
+	return ""
 }
 
 // next returns the pause before the next attempt, or why there is none. If there

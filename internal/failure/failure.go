@@ -119,6 +119,14 @@ func RetryAfter(err error) (time.Duration, bool) {
 	return r.RetryAfter(), true
 }
 
+// IsRepeatable reports whether the call that returned err may be made again, if
+// its class allows it: the first error in err's tree that has a method
+// Repeatable() bool decides, and without one it may.
+func IsRepeatable(err error) bool {
+	var r interface{ Repeatable() bool }
+	return !errors.As(err, &r) || r.Repeatable()
+}
+
 // IsRejected reports whether the first error in err's tree that has a method
 // Rejected() bool returns true from it: a policy turned the call away, and the
 // function was not called.

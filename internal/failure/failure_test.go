@@ -70,6 +70,19 @@ func TestRetryAfter(t *testing.T) {
 	require.Equal(t, time.Second, after, "the outermost counts")
 }
 
+// repeatable is an error that says whether its call may be made again.
+type repeatable bool
+
+func (repeatable) Error() string      { return "down" }
+func (r repeatable) Repeatable() bool { return bool(r) }
+
+func TestIsRepeatable(t *testing.T) {
+	require.True(t, failure.IsRepeatable(nil))
+	require.True(t, failure.IsRepeatable(errDown))
+	require.False(t, failure.IsRepeatable(fmt.Errorf("outer: %w", repeatable(false))))
+	require.True(t, failure.IsRepeatable(errors.Join(repeatable(true), repeatable(false))), "the first counts")
+}
+
 // rejected is an error that says whether a policy turned the call away.
 type rejected struct {
 	error

@@ -36,9 +36,7 @@ func UnaryClientInterceptor(policy resilience.Policy, cfg ClientConfig) grpc.Una
 			a.deliver(reply, err)
 			return withStatus(ctx, err, 0)
 		}
-		c.once.Context = ctx
-		err := policy.Do(&c.once, c.attemptOnce)
-		return withStatus(ctx, c.once.outcome(err), 0)
+		return withStatus(ctx, outcome(policy.Do(ctx, c.attemptOnce)), 0)
 	}
 }
 

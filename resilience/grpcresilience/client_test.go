@@ -117,7 +117,7 @@ func TestRetriesEndWhenTheServerMayHaveTheCall(t *testing.T) {
 			var r *resilience.RetryError
 			require.ErrorAs(t, err, &r)
 			require.Equal(t, 2, r.Attempts, "those that were made")
-			require.Equal(t, "the call may have reached the server", r.Reason)
+			require.Equal(t, "the call must not be made twice", r.Reason)
 			require.EqualValues(t, 2, calls.Load())
 			require.Equal(t, codes.Unavailable, status.Code(err))
 			require.Equal(t, resilience.Transient, resilience.Classify(err))

@@ -1,34 +1,21 @@
 package grpcresilience
 
 import (
-	"context"
 	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
-	"github.com/millrace-go/millrace/internal/hop"
 	"github.com/millrace-go/millrace/resilience"
+	"github.com/millrace-go/millrace/resilience/internal/final"
 )
 
-// once is the context of a call that must not be repeated. It lets attempts pass,
-// one at a time, until one may have reached the server. When that has failed, the
-// call looks like one that is a retry itself, which a Retry leaves alone without
-// a pause and without a claim on its budget. A Retry that is Nested or has looked
-// before, or a policy that goes on all the same, gets a refusedError.
+// once sees to it that a call that must not be repeated isn't. It lets attempts
+// pass, one at a time, until one may have reached the server. If that fails, its
+// error tells a Retry to leave the call alone. A policy that goes on all the same
+// gets a refusedError.
 type once struct {
-	context.Context
 	current atomic.Pointer[attempt]
-	made    atomic.Int32
-}
-
-func (o *once) Value(key any) any {
-	if key == (hop.Key{}) {
-		if a := o.current.Load(); a != nil && a.failed.Load() != nil {
-			return max(1, hop.Previous(o.Context))
-		}
-	}
-	return o.Context.Value(key)
 }
 
 // attempt finds out whether gRPC had a connection for a call: gRPC fills in the
@@ -38,7 +25,7 @@ func (o *once) Value(key any) any {
 type attempt struct {
 	peer     peer.Peer
 	finished atomic.Bool
-	failed   atomic.Pointer[finalError]
+	failed   atomic.Pointer[error]
 }
 
 // begin returns an attempt, or an error when there must be none.
@@ -49,7 +36,6 @@ func (o *once) begin() (*attempt, error) {
 			return nil, &refusedError{other}
 		}
 	}
-	o.made.Add(1)
 	return a, nil
 }
 
@@ -71,38 +57,18 @@ func (o *once) end(a *attempt, err error, repeatable bool) error {
 		o.current.Store(nil)
 		return err
 	}
-	final := &finalError{err}
-	a.failed.Store(final)
-	return final
+	marked := final.Mark(err)
+	a.failed.Store(&marked)
+	return marked
 }
 
-// outcome takes the result of the policy. A call that was not tried again has not
-// come to the end of its retries, and attempts that were refused don't count.
-func (o *once) outcome(err error) error {
-	r, ok := err.(*resilience.RetryError) //nolint:errorlint // one further in is not the whole error
-	if ok {
-		err = r.Err
-	}
-	if refused, ok := err.(*refusedError); ok && refused.Unwrap() != nil { //nolint:errorlint // the same
+// outcome takes the result of the policy.
+func outcome(err error) error {
+	if refused, ok := err.(*refusedError); ok && refused.Unwrap() != nil { //nolint:errorlint // what a policy made of it stays
 		err = refused.Unwrap()
 	}
-	final, isFinal := err.(*finalError) //nolint:errorlint // the same
-	switch {
-	case isFinal && (!ok || o.made.Load() == 1):
-		return final.error
-	case isFinal:
-		return &resilience.RetryError{Policy: r.Policy, Attempts: int(o.made.Load()), Reason: "the call may have reached the server", Err: final.error}
-	case ok:
-		return r
-	}
-	return err
+	return final.Bare(err)
 }
-
-// finalError is the result of an attempt that must not be repeated. Its class is
-// that of the failure, since breakers have to count it.
-type finalError struct{ error }
-
-func (e *finalError) Unwrap() error { return e.error }
 
 // refusedError is the result of an attempt that was not made, after or beside
 // another one.
@@ -117,7 +83,7 @@ func (e *refusedError) Error() string {
 
 func (e *refusedError) Unwrap() error {
 	if failed := e.other.failed.Load(); failed != nil {
-		return failed
+		return *failed
 	}
 	return nil
 }

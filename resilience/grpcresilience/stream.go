@@ -49,9 +49,10 @@ type streamCall struct {
 
 func (c *streamCall) run(policy resilience.Policy) {
 	defer close(c.over)
-	c.once.Context, c.finish = context.WithCancel(c.caller)
+	var ctx context.Context
+	ctx, c.finish = context.WithCancel(c.caller)
 	defer c.finish()
-	c.err = c.once.outcome(policy.Do(&c.once, c.attempt))
+	c.err = outcome(policy.Do(ctx, c.attempt))
 }
 
 // wait returns the stream, or why there is none.

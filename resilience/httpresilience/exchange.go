@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/millrace-go/millrace/resilience"
+	"github.com/millrace-go/millrace/resilience/internal/final"
 )
 
 // exchange is one RoundTrip with all its attempts.
@@ -52,10 +52,7 @@ func (x *exchange) outcome(resp *http.Response, err error) (*http.Response, erro
 	case err == nil:
 		return nil, errNoResponse
 	}
-	if gaveUp, ok := err.(*resilience.RetryError); ok && x.once && gaveUp.Attempts == 1 { //nolint:errorlint // what another policy made of it stays
-		err = gaveUp.Err // its reason is that of onceContext
-	}
-	return nil, err
+	return nil, final.Bare(err)
 }
 
 var errNoResponse = errors.New("httpresilience: the policy returned without an error and without a response")
@@ -104,7 +101,7 @@ func (x *exchange) end(b *responseBody, sent *requestBody, err error) (*http.Res
 	if x.err = err; err != nil {
 		x.last = nil
 		x.over = x.over || sent.touched() || !neverLeft(err) || !x.content.replayable()
-		return nil, err
+		return nil, x.verdict(err)
 	}
 	x.over = true
 	x.last = b.resp
@@ -113,7 +110,15 @@ func (x *exchange) end(b *responseBody, sent *requestBody, err error) (*http.Res
 	} else {
 		x.answered = append(x.answered, b)
 	}
-	return b.resp, failure
+	return b.resp, x.verdict(failure)
+}
+
+// verdict is what the policy gets to know of a failure.
+func (x *exchange) verdict(failure error) error {
+	if x.once && x.over {
+		return final.Mark(failure)
+	}
+	return failure
 }
 
 // neverLeft reports whether err says that there was no connection to send the
@@ -127,12 +132,6 @@ func (x *exchange) stands() *http.Response {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.last
-}
-
-func (x *exchange) spent() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.over
 }
 
 // release leaves a response to the caller, unless it has been superseded.

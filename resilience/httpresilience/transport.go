@@ -72,11 +72,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := x.prepare(); err != nil {
 		return nil, err
 	}
-	ctx := req.Context()
-	if x.once {
-		ctx = onceContext{ctx, x}
-	}
-	return x.outcome(resilience.Get(ctx, t.policy, x.attempt))
+	return x.outcome(resilience.Get(req.Context(), t.policy, x.attempt))
 }
 
 // CloseIdleConnections has the transport beneath close the connections that it
