@@ -25,15 +25,18 @@ const (
 
 // action is an Action without its types.
 type action struct {
-	kind       actionKind
-	topic      string // send
-	message    func(ctx context.Context, to message.Publisher, state any, opts ...eventbus.PublishOption) (*message.Message, error)
-	call       func(ctx context.Context, state any) (result any, err error)
-	apply      func(state, result any)
-	policy     Policy
-	reason     string // notNeeded
-	child      string
-	childState func(state any) (json.RawMessage, error)
+	kind    actionKind
+	topic   string // send
+	message func(ctx context.Context, to message.Publisher, state any, opts ...eventbus.PublishOption) (*message.Message, error)
+	call    func(ctx context.Context, state any) (result any, err error)
+	apply   func(state, result any)
+	policy  Policy
+	reason  string // notNeeded
+
+	// startChild
+	child        string
+	childState   func(state any) (json.RawMessage, error)
+	undoesItself bool
 }
 
 // Send sends a command, an event of topic, made from the state. It is written to

@@ -60,12 +60,12 @@ func (o *Orchestrator) read(saga, topic string, m *message.Message) (*arrival, e
 			if err != nil {
 				return nil, err
 			}
-			a := &arrival{m: m, key: src.key, id: id, plan: b, value: value, src: &src, step: m.Metadata[MetadataStep]}
+			a := &arrival{m: m, key: src.key, id: id, plan: b, value: value, src: &src, step: answered(m, value)}
 			if e, ok := value.(ended); ok {
 				if e.Parent != saga {
 					return nil, nil
 				}
-				a.key, a.step = childKey(e.Saga, e.Status), e.ParentStep
+				a.key = childKey(e.Saga, e.Status)
 			}
 			if id == "" {
 				return nil, errors.New("the correlation returned an empty id")
@@ -74,6 +74,14 @@ func (o *Orchestrator) read(saga, topic string, m *message.Message) (*arrival, e
 		}
 	}
 	return nil, nil
+}
+
+// answered returns the key of the step that an event says it answers.
+func answered(m *message.Message, value any) string {
+	if e, ok := value.(ended); ok {
+		return e.ParentStep
+	}
+	return m.Metadata[MetadataStep]
 }
 
 func (o *Orchestrator) readControl(saga string, m *message.Message) (*arrival, error) {
@@ -204,7 +212,7 @@ func (o *Orchestrator) act(t *transit, a *arrival) (*transit, error) {
 	}
 	var refused error
 	err := t.guard(func() error {
-		if refused = t.plan.program.control(t, *a.act); refused != nil {
+		if refused = t.control(*a.act); refused != nil {
 			return nil
 		}
 		return t.takeEarly()
@@ -219,6 +227,14 @@ func (o *Orchestrator) act(t *transit, a *arrival) (*transit, error) {
 		return nil, refused
 	}
 	return t, nil
+}
+
+// control lets an act change the instance.
+func (t *transit) control(c control) error {
+	if t.progress.Lost && (c.Kind != controlCompensate || c.Parent != nil) {
+		return eventbus.Permanent(fmt.Errorf("%w: what it did is not known any more; undo that by hand, then call Compensate", ErrNotPossible))
+	}
+	return t.plan.program.control(t, c)
 }
 
 // wake lets timers expire. The clock that set them decides: the wake-up comes

@@ -22,8 +22,7 @@ func (o *Orchestrator) prepareFirst(ctx context.Context, saga string, a *arrival
 		}
 		p.Parent = a.act.Parent
 	case a.act != nil && a.act.Kind == controlCompensate && a.act.Parent != nil:
-		// The compensation has overtaken the start, which must find that it came too late.
-		return o.prepareNull(ctx, plan, i, a)
+		return o.prepareUndone(ctx, plan, i, a)
 	case a.act != nil && a.act.Kind == controlWake:
 		return nil, nil
 	case a.act == nil && match(plan.startedBy, a.key) != nil:
@@ -90,10 +89,18 @@ func (o *Orchestrator) stillborn(ctx context.Context, plan *blueprint, i Instanc
 	return t, nil
 }
 
-// prepareNull makes an instance that ends before it has begun.
-func (o *Orchestrator) prepareNull(ctx context.Context, plan *blueprint, i Instance, a *arrival) (*transit, error) {
-	t := o.newTransit(ctx, plan, i, &progress{Parent: a.act.Parent}, plan.fresh())
-	t.key, t.note = "compensate", "compensated before it was started"
+// prepareUndone makes an instance whose parent compensates it, though there is
+// none. Either the compensation has overtaken the start, which must find that it
+// came too late; or the instance is no longer kept, and its compensation must not
+// be taken for done.
+func (o *Orchestrator) prepareUndone(ctx context.Context, plan *blueprint, i Instance, a *arrival) (*transit, error) {
+	t := o.newTransit(ctx, plan, i, &progress{Parent: a.act.Parent, Lost: a.act.Done}, plan.fresh())
+	t.key = string(controlCompensate)
+	if a.act.Done {
+		t.stuck("its parent is compensated, and it had completed, but is no longer stored: undo by hand what it did, then call Compensate; keep instances longer")
+		return t, nil
+	}
+	t.note = "compensated before it was started"
 	t.end(Compensated)
 	return t, nil
 }

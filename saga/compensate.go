@@ -51,7 +51,7 @@ func (p *stepProgram) undo(t *transit) {
 	for _, key := range keys {
 		s, n := t.progress.Steps[key], p.find(key)
 		if n != nil && (s.Status == done || s.Status == unknown) {
-			s.Attempt, s.Error = 0, ""
+			s.Attempt, s.Error, s.Done = 0, "", s.Status == done
 			p.undoAttempt(t, n, key, s)
 		}
 		if s.Status == calling || s.Status.undoing() || t.instance.Status == Stuck {
@@ -65,8 +65,8 @@ func (p *stepProgram) undoAttempt(t *transit, n *node, key string, s *stepState)
 	s.Attempt++
 	s.Due = time.Time{}
 	switch {
-	case n.do.kind == startChild:
-		t.compensateChild(n.do, s.asked(key))
+	case n.do.undoesItself:
+		t.compensateChild(n.do, s.asked(key), s.Done)
 		s.Status, s.Due = undoWaiting, t.in(n.undoTimeout)
 	case n.compensate.kind == send:
 		if err := t.emit(n.compensate, undoPrefix+s.asked(key), strconv.Itoa(s.Attempt)); err != nil {

@@ -35,7 +35,7 @@ func (o *Orchestrator) commit(ctx context.Context, t *transit, a *arrival) error
 	o.observe(t, c)
 	t.instance = c.Instance
 	o.cache.put(c.Instance)
-	if c.Instance.Status == Stuck {
+	if t.gotStuck {
 		o.cfg.Logger.Error("saga: instance is stuck", "saga", c.Instance.Saga, "instance", c.Instance.ID, "reason", c.Instance.Error)
 	}
 	return nil

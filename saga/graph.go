@@ -214,6 +214,8 @@ func (tr transition) label() string {
 			does = append(does, fmt.Sprintf("schedule %s %v", e.name, e.after))
 		case unschedule:
 			does = append(does, "unschedule "+e.name)
+		case anew:
+			does = append(does, "anew "+e.name)
 		case doAction:
 			does = append(does, strings.TrimSpace(e.action.String()+" "+e.callName()))
 		}

@@ -33,7 +33,7 @@ type Transition[S any] struct {
 }
 
 // Effect is what a transition does beside changing the state. Make one with Do,
-// Schedule, Unschedule or Update.
+// Anew, Schedule, Unschedule or Update.
 type Effect[S any] struct{ effect }
 
 type effect struct {
@@ -51,15 +51,25 @@ const (
 	schedule
 	unschedule
 	update
+	anew
 )
 
 // Do sends a command or calls a function. A call's answer is the event
 // Returned(name) or Failed(name). The name of a command is that of the step in its
 // metadata: a command and the one that undoes it have the same, or else a
-// Participant finds nothing to undo.
+// Participant finds nothing to undo. For the same reason a command that is sent
+// again under its name is the same one again, which a Participant does not repeat;
+// and so it is with the idempotency key of a call. Anew begins another one.
 func Do[S any](name string, a Action[S]) Effect[S] {
 	return Effect[S]{effect{kind: doAction, name: name, action: a.action}}
 }
+
+// Anew makes what is done under a name from here on another deed than what was
+// done under it before: a command that a Participant carries out once more, a call
+// with an idempotency key of its own, another sub-saga. It belongs before the Do of
+// a loop of states. What still comes of the earlier one is ignored, if the answer
+// says what it answers (Answering); and it can't be undone under the name any more.
+func Anew[S any](name string) Effect[S] { return Effect[S]{effect{kind: anew, name: name}} }
 
 // Schedule has the event Timeout(name) happen after d, unless it is unscheduled or
 // scheduled anew before.

@@ -108,6 +108,23 @@ func TestTrapNullCompensationAndHangingAction(t *testing.T) {
 	})
 }
 
+// A loop of states sends its command again and means another one.
+func TestAnewIsAnotherCommandForAParticipant(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, db testdb.DB) {
+		w := openWarehouse(t, db)
+		defer w.stop()
+		d := loopOfStates(saga.Do("ask", saga.Send(reserve, func(order) reserveStock { return reserveStock{} })))
+		o, err := saga.NewOrchestrator(saga.NewMemoryStore(w.bus), saga.Config{}, d)
+		require.NoError(t, err)
+		_, err = saga.Execute(t.Context(), o, d, "1", order{})
+		require.NoError(t, err)
+		for _, signal := range []string{"again", "again", "anew"} {
+			require.NoError(t, o.Signal(t.Context(), "loop", "1", signal, nil))
+		}
+		w.await("answered again ask", "reserved ask", "reserved ask#2")
+	})
+}
+
 func TestParticipantDoesEachStepOnce(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, db testdb.DB) {
 		w := openWarehouse(t, db)

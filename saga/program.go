@@ -46,7 +46,7 @@ type progress struct {
 	// Order in which steps began.
 	Order     []string        `json:"order,omitempty"`
 	Choices   map[string]bool `json:"choices,omitempty"`
-	Rounds    map[string]int  `json:"rounds,omitempty"`
+	Rounds    map[string]int  `json:"rounds,omitempty"` // of loops, and of names that were begun anew
 	PastPivot bool            `json:"past_pivot,omitempty"`
 
 	State  string               `json:"state,omitempty"`
@@ -56,6 +56,9 @@ type progress struct {
 	// Early are events that came before anything waited for them.
 	Early  []early `json:"early,omitempty"`
 	Parent *parent `json:"parent,omitempty"`
+	// Lost says that the instance had completed and was deleted before its parent
+	// wanted it compensated: what it did is not known any more.
+	Lost bool `json:"lost,omitempty"`
 	// Resume is the status that a stuck instance had.
 	Resume Status `json:"resume,omitempty"`
 }
@@ -81,6 +84,7 @@ type parent struct {
 // call is a function to be called, and then what it returned.
 type call struct {
 	key     string // of the step, with its direction
+	name    string // in states, without the round
 	action  action
 	result  any
 	err     error
@@ -111,6 +115,7 @@ type transit struct {
 	from        string // where the instance was
 	was         Status
 	note        string
+	gotStuck    bool
 }
 
 // namespace of the ids of messages, which are derived from the instance so that
@@ -170,7 +175,7 @@ func (t *transit) stuck(why string) {
 	if t.instance.Status != Stuck {
 		t.progress.Resume = t.instance.Status
 	}
-	t.instance.Status, t.instance.Error = Stuck, why
+	t.instance.Status, t.instance.Error, t.gotStuck = Stuck, why, true
 	announce(t, StuckAlerts(t.instance.Saga), StuckAlert{Saga: t.instance.Saga, ID: t.instance.ID, Version: t.instance.Version, Reason: why},
 		t.messageID(fmt.Sprintf("stuck %d", t.instance.Revision)))
 }
@@ -210,7 +215,7 @@ func (t *transit) takeEarly() error {
 			if err != nil {
 				return err
 			}
-			t.key, t.value, t.src, t.step = e.Key, value, src, e.Metadata[MetadataStep]
+			t.key, t.value, t.src, t.step = e.Key, value, src, answered(m, value)
 			t.note = ""
 			if taken, keep := t.plan.program.happen(t); taken || !keep {
 				t.progress.Early = append(t.progress.Early[:i:i], t.progress.Early[i+1:]...)

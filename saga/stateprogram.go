@@ -48,6 +48,10 @@ func (p *stateProgram) happen(t *transit) (taken, keep bool) {
 		t.note = "late: the instance is " + string(t.instance.Status)
 		return false, t.instance.Status == Stuck
 	}
+	if t.progress.superseded(t.step) {
+		t.note = fmt.Sprintf("late: %q has been begun anew", t.step)
+		return false, false
+	}
 	completed, recorded := p.complete(t)
 	taken, err := p.take(t)
 	if err != nil {
@@ -159,6 +163,8 @@ func (p *stateProgram) effect(t *transit, e effect, n string) error {
 		t.progress.Timers[e.name] = t.in(e.after)
 	case unschedule:
 		delete(t.progress.Timers, e.name)
+	case anew:
+		t.progress.anew(e.name)
 	case doAction:
 		return p.act(t, e, n)
 	}
@@ -166,21 +172,49 @@ func (p *stateProgram) effect(t *transit, e effect, n string) error {
 }
 
 func (p *stateProgram) act(t *transit, e effect, n string) error {
+	key := t.progress.current(e.name)
 	switch e.action.kind {
 	case send:
-		if err := t.emit(e.action, e.name, n); err != nil {
+		if err := t.emit(e.action, key, n); err != nil {
 			return fmt.Errorf("the command %q can't be made: %w", e.name, err)
 		}
 	case startChild:
-		t.startChild(e.action, e.name)
+		t.startChild(e.action, key)
 	case invoke:
 		if t.progress.Steps == nil {
 			t.progress.Steps = map[string]*stepState{}
 		}
-		t.progress.Steps[e.name] = &stepState{Status: calling, Attempt: 1}
-		t.calls = append(t.calls, call{key: e.name, action: e.action, timeout: time.Minute})
+		t.progress.Steps[key] = &stepState{Status: calling, Attempt: 1}
+		t.calls = append(t.calls, e.call(key))
 	}
 	return nil
+}
+
+func (e effect) call(key string) call {
+	return call{key: key, name: e.name, action: e.action, timeout: time.Minute}
+}
+
+// anew begins another round of what is done under a name.
+func (p *progress) anew(name string) {
+	delete(p.Steps, p.current(name))
+	if p.Rounds == nil {
+		p.Rounds = map[string]int{}
+	}
+	p.Rounds[name]++
+}
+
+// current returns the key of what is done under a name.
+func (p *progress) current(name string) string {
+	if n := p.Rounds[name]; n > 0 {
+		return name + "#" + strconv.Itoa(n+1)
+	}
+	return name
+}
+
+// superseded reports whether a key is that of an earlier round.
+func (p *progress) superseded(key string) bool {
+	name, _, _ := strings.Cut(key, "#")
+	return p.Rounds[name] > 0 && key != p.current(name)
 }
 
 // complete records the event in composite events and returns those that it
@@ -233,11 +267,11 @@ func (p *stateProgram) returnedOne(t *transit, c call) {
 	if s == nil || s.Status != calling {
 		return
 	}
-	t.key, t.value, t.src = returnedPrefix+c.key, nil, nil
+	t.key, t.value, t.src = returnedPrefix+c.name, nil, nil
 	s.Status = done
 	if c.err != nil {
 		s.Status, s.Error = failed, c.err.Error()
-		t.key = failedPrefix + c.key
+		t.key = failedPrefix + c.name
 	} else if c.action.apply != nil {
 		c.action.apply(t.state, c.result)
 	}
@@ -312,12 +346,13 @@ func (p *stateProgram) pending(pr *progress) []call {
 	for _, s := range p.states {
 		for _, tr := range s.on {
 			for _, e := range tr.do {
-				st := pr.Steps[e.name]
+				key := pr.current(e.name)
+				st := pr.Steps[key]
 				if e.kind != doAction || e.action.kind != invoke || st == nil || st.Status != calling ||
-					slices.ContainsFunc(all, func(c call) bool { return c.key == e.name }) {
+					slices.ContainsFunc(all, func(c call) bool { return c.key == key }) {
 					continue
 				}
-				all = append(all, call{key: e.name, action: e.action, timeout: time.Minute})
+				all = append(all, e.call(key))
 			}
 		}
 	}

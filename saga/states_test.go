@@ -179,3 +179,61 @@ func TestEventsThatNothingWaitsForAreKeptUpToALimit(t *testing.T) {
 		require.Len(t, state(r, shipping(billed), "1").Log, 101)
 	})
 }
+
+// loopOfStates does something at the signals "again" and "anew".
+func loopOfStates(do saga.Effect[order], more ...saga.Transition[order]) saga.Definition[order] {
+	signal := func(name string) saga.Event[order] { return saga.Signal[order, any](name, nil) }
+	type E = []saga.Effect[order]
+	return saga.Definition[order]{Name: "loop", Version: 1, States: []saga.State[order]{
+		{Name: "looping", NoTimeout: true, On: append(more, []saga.Transition[order]{
+			{Event: signal("again"), Do: E{do}},
+			{Event: signal("anew"), Do: E{saga.Anew[order]("ask"), do}},
+			{Event: saga.On(reserved, func(e stockReserved) string { return e.OrderID }, func(o *order, _ stockReserved) { o.Total++ })},
+			{Event: signal("end"), GoTo: "ended"},
+		}...)},
+		{Name: "ended", Final: saga.Completed},
+	}}
+}
+
+func TestAnewIgnoresAnswersToWhatCameBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := loopOfStates(saga.Do("ask", saga.Send(reserve, func(order) reserveStock { return reserveStock{} })))
+		var commands []map[string]string
+		r := newRig(t, d)
+		on(r, reserve, func(_ context.Context, _ string, e eventbus.Event[reserveStock]) error {
+			commands = append(commands, e.Metadata)
+			return nil
+		})
+		r.start()
+		_, err := saga.Execute(t.Context(), r.o, d, "1", order{})
+		require.NoError(t, err)
+		for range 2 {
+			require.NoError(t, r.o.Signal(t.Context(), "loop", "1", "anew", nil))
+			synctest.Wait()
+		}
+		require.Len(t, commands, 2)
+		for _, c := range commands {
+			require.NoError(t, reserved.Publish(t.Context(), r.h.Bus(), stockReserved{"1"}, saga.Answering(c)))
+		}
+		require.NoError(t, reserved.Publish(t.Context(), r.h.Bus(), stockReserved{"1"})) // says nothing of what it answers
+		synctest.Wait()
+		require.Equal(t, 2, state(r, d, "1").Total)
+	})
+}
+
+func TestAnewGivesACallAnotherKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var keys []string
+		d := loopOfStates(saga.Do("ask", saga.Call(func(ctx context.Context, _ order) (int, error) {
+			keys = append(keys, saga.KeyOf(ctx))
+			return 0, nil
+		}, nil)), saga.Transition[order]{Event: saga.Failed[order]("ask")})
+		r := newRig(t, d).start()
+		_, err := saga.Execute(t.Context(), r.o, d, "1", order{})
+		require.NoError(t, err)
+		for _, signal := range []string{"again", "again", "anew", "again"} {
+			require.NoError(t, r.o.Signal(t.Context(), "loop", "1", signal, nil))
+		}
+		require.Equal(t, []string{"loop/1/ask", "loop/1/ask", "loop/1/ask#2", "loop/1/ask#2"}, keys)
+	})
+}

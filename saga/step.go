@@ -126,6 +126,8 @@ func (s Step[S]) node() *node {
 	}
 	if n.do.kind == startChild {
 		n.failure = append(n.failure, endedSource(n.do.child, Compensated))
+	}
+	if n.do.undoesItself {
 		n.compensated = append(n.compensated, endedSource(n.do.child, Compensated))
 	}
 	return n

@@ -38,6 +38,7 @@ type stepState struct {
 	Due     time.Time  `json:"due,omitzero"`
 	Error   string     `json:"error,omitempty"`
 	Refused int        `json:"refused,omitempty"` // how often, after the pivot
+	Done    bool       `json:"done,omitempty"`    // what is undone was done for certain
 }
 
 // asked returns the key under which the step is asked for. It is another after

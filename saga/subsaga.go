@@ -10,9 +10,11 @@ import (
 // Child runs a saga within a step: Step.Do starts it, and Succeeded is the step's
 // Success. The child's id is the parent's, followed by "/" and the step's key. A
 // child that was compensated has failed, and when the parent is compensated, so is
-// the child: the step needs neither Failure nor Compensate.
+// the child: the step needs neither Failure nor Compensate. Only a child in the
+// notation of states has to be told by the step's Compensate, such as a Call that
+// sends it a signal.
 func Child[S, C any](d Definition[C], state func(s S) C) Action[S] {
-	a := action{kind: startChild, child: d.Name}
+	a := action{kind: startChild, child: d.Name, undoesItself: len(d.States) == 0}
 	a.childState = func(s any) (json.RawMessage, error) { return json.Marshal(state(*s.(*S))) }
 	return Action[S]{a}
 }
@@ -58,9 +60,12 @@ func (t *transit) startChild(a action, key string) {
 	}, t.messageID("start "+key))
 }
 
-func (t *transit) compensateChild(a action, key string) {
+// compensateChild has the child compensated. completed says that it has completed,
+// for certain.
+func (t *transit) compensateChild(a action, key string, completed bool) {
 	announce(t, controlTopic(a.child), control{
-		ID: t.childID(key), Kind: controlCompensate, Name: "its parent is compensated", Parent: &parent{Saga: t.instance.Saga, ID: t.instance.ID, Step: key},
+		ID: t.childID(key), Kind: controlCompensate, Name: "its parent is compensated", Done: completed,
+		Parent: &parent{Saga: t.instance.Saga, ID: t.instance.ID, Step: key},
 	}, t.messageID("compensate "+key))
 }
 

@@ -47,6 +47,7 @@ type control struct {
 	Name   string          `json:"name,omitempty"` // of a signal or a step
 	Data   json.RawMessage `json:"data,omitempty"`
 	Parent *parent         `json:"parent,omitempty"`
+	Done   bool            `json:"done,omitempty"` // what a parent compensates had completed
 }
 
 type controlKind string

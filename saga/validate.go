@@ -184,8 +184,12 @@ func (n *node) validateStep(ps *problems, pastPivot bool) {
 
 func (n *node) validateCompensation(fault func(string, ...any), pastPivot bool) {
 	waitsOnly := n.do.kind == nothing
-	child := n.do.kind == startChild
+	child := n.do.undoesItself
 	switch {
+	case child && n.compensate.kind != nothing:
+		fault("its Child is compensated by its own steps; Compensate must be empty")
+	case n.compensate.kind == nothing && !pastPivot && n.do.kind == startChild && !child:
+		fault("it has no Compensate, and its Child is in the notation of states: Compensate must tell it, by a signal for instance; NotNeeded says that there is nothing to undo")
 	case n.compensate.kind == nothing && !pastPivot && !waitsOnly && !child:
 		fault("it has no Compensate; NotNeeded says that there is nothing to undo")
 	case n.compensate.kind == startChild:

@@ -32,7 +32,19 @@ func TestValidateFindsEveryProblem(t *testing.T) {
 	steps := func(nodes ...saga.Node[order]) saga.Definition[order] {
 		return saga.Definition[order]{Name: "s", Version: 1, Steps: nodes}
 	}
+	child := func(of saga.Definition[order]) saga.Step[order] {
+		return saga.Step[order]{Name: "sub", Timeout: time.Minute, Success: saga.Succeeded[order](of, nil), Do: saga.Child(of, func(o order) order { return o })}
+	}
+	undone := func(s saga.Step[order], by saga.Action[order]) saga.Step[order] { s.Compensate = by; return s }
+	machine := states(saga.State[order]{Name: "a", NoTimeout: true, On: []saga.Transition[order]{{Event: ok, GoTo: "end"}}})
+	does := func(effects ...saga.Effect[order]) saga.Definition[order] {
+		return states(saga.State[order]{Name: "a", NoTimeout: true, On: []saga.Transition[order]{{Event: ok, Do: effects, GoTo: "end"}}})
+	}
 	require.NoError(t, saga.Validate(steps(good)))
+	require.NoError(t, saga.Validate(steps(child(steps(good)))))
+	require.NoError(t, saga.Validate(steps(undone(child(machine), call))))
+	require.NoError(t, saga.Validate(steps(saga.Pivot[order]{}, child(machine))))
+	require.NoError(t, saga.Validate(does(saga.Anew[order]("ask"), saga.Do("ask", ask))))
 	require.NoError(t, saga.Validate(states(saga.State[order]{Name: "a", On: []saga.Transition[order]{{Event: ok, Do: []saga.Effect[order]{timer}}, expire}})))
 
 	for name, tt := range map[string]struct {
@@ -57,6 +69,10 @@ func TestValidateFindsEveryProblem(t *testing.T) {
 		"answer to a call":   {steps(with(func(s *saga.Step[order]) { s.Do = call })...), "must be empty"},
 		"no compensation":    {steps(with(func(s *saga.Step[order]) { s.Compensate = saga.Action[order]{} })...), "no Compensate"},
 		"no reason":          {steps(with(func(s *saga.Step[order]) { s.Compensate = saga.NotNeeded[order]("") })...), "must say why"},
+		"child undone twice": {steps(undone(child(steps(good)), call)), "compensated by its own steps"},
+		"child of states":    {steps(child(machine)), "Compensate must tell it"},
+		"bad name of a deed": {does(saga.Do("a#b", ask)), "'#' and ':'"},
+		"nothing anew":       {does(saga.Anew[order]("x"), saga.Do("ask", ask)), `Anew("x")`},
 		"two pivots":         {steps(good, saga.Pivot[order]{}, saga.Pivot[order]{}), "2 pivots"},
 		"pivot within":       {steps(saga.Parallel[order]{Name: "p", Branches: []saga.Node[order]{good, saga.Pivot[order]{}}}, good), "stands within"},
 		"one branch":         {steps(saga.Parallel[order]{Name: "p", Branches: []saga.Node[order]{good}}), "two at least"},

@@ -110,32 +110,60 @@ func (p *stateProgram) hasTimeout(s *state) bool {
 	})
 }
 
-// validateNames finds timers and calls that nobody handles or makes.
-func (p *stateProgram) validateNames(ps *problems) {
-	timers, calls := map[string]bool{}, map[string]bool{}
+// usedNames are the names that effects use: of timers, of calls, of all that is
+// done, and of what is begun anew.
+type usedNames struct{ timers, calls, done, anew map[string]bool }
+
+func (p *stateProgram) usedNames(ps *problems) usedNames {
+	u := usedNames{map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}}
 	for _, s := range p.states {
 		for _, tr := range s.on {
 			for _, e := range tr.do {
-				switch {
-				case e.kind == schedule:
-					timers[e.name] = true
-					if e.after <= 0 {
-						ps.add("state %q: Schedule(%q): the time must be positive, got %v", s.name, e.name, e.after)
-					}
-				case e.kind == doAction && e.action.kind == invoke:
-					calls[e.name] = true
-				case e.kind == doAction && e.action.kind != send && e.action.kind != startChild:
-					ps.add("state %q: Do(%q) does nothing", s.name, e.name)
-				}
+				u.add(ps, s, e)
 			}
 		}
 	}
-	for name := range sorted(timers) {
+	return u
+}
+
+func (u usedNames) add(ps *problems, s *state, e effect) {
+	switch e.kind {
+	case schedule:
+		u.timers[e.name] = true
+		if e.after <= 0 {
+			ps.add("state %q: Schedule(%q): the time must be positive, got %v", s.name, e.name, e.after)
+		}
+	case anew:
+		u.anew[e.name] = true
+	case doAction:
+		u.done[e.name] = true
+		if strings.ContainsAny(e.name, "#:") {
+			ps.add("state %q: Do(%q): '#' and ':' are not allowed", s.name, e.name)
+		}
+		switch e.action.kind {
+		case invoke:
+			u.calls[e.name] = true
+		case send, startChild:
+		default:
+			ps.add("state %q: Do(%q) does nothing", s.name, e.name)
+		}
+	}
+}
+
+// validateNames finds timers and calls that nobody handles or makes.
+func (p *stateProgram) validateNames(ps *problems) {
+	used := p.usedNames(ps)
+	for name := range sorted(used.anew) {
+		if !used.done[name] {
+			ps.add("Anew(%q): nothing is done under that name", name)
+		}
+	}
+	for name := range sorted(used.timers) {
 		if !p.handled(timeoutPrefix + name) {
 			ps.add("no state handles Timeout(%q), which is scheduled", name)
 		}
 	}
-	for name := range sorted(calls) {
+	for name := range sorted(used.calls) {
 		if !p.handled(failedPrefix + name) {
 			ps.add("no state handles Failed(%q), so an instance whose call fails would be stuck", name)
 		}
@@ -143,18 +171,18 @@ func (p *stateProgram) validateNames(ps *problems) {
 	for _, s := range p.states {
 		for _, tr := range s.on {
 			for _, src := range tr.sources {
-				p.validateSource(ps, s, src, timers, calls)
+				p.validateSource(ps, s, src, used)
 			}
 		}
 	}
 }
 
-func (p *stateProgram) validateSource(ps *problems, s *state, src source, timers, calls map[string]bool) {
-	if name, ok := strings.CutPrefix(src.key, timeoutPrefix); ok && !timers[name] {
+func (p *stateProgram) validateSource(ps *problems, s *state, src source, used usedNames) {
+	if name, ok := strings.CutPrefix(src.key, timeoutPrefix); ok && !used.timers[name] {
 		ps.add("state %q handles Timeout(%q), which is never scheduled", s.name, name)
 	}
 	for _, prefix := range [...]string{returnedPrefix, failedPrefix} {
-		if name, ok := strings.CutPrefix(src.key, prefix); ok && !calls[name] {
+		if name, ok := strings.CutPrefix(src.key, prefix); ok && !used.calls[name] {
 			ps.add("state %q handles the end of call %q, which is never made", s.name, name)
 		}
 	}
