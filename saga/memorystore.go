@@ -94,7 +94,7 @@ func (s *MemoryStore) List(_ context.Context, q Query) ([]Instance, error) {
 
 func (q Query) selects(i Instance) bool {
 	return i.Saga == q.Saga && (len(q.Status) == 0 || slices.Contains(q.Status, i.Status)) &&
-		strings.HasPrefix(i.ID, q.ID) && (q.Before.IsZero() || i.Updated.Before(q.Before))
+		strings.HasPrefix(i.ID, q.ID) && (q.Before.IsZero() || i.Updated.Before(q.Before) || i.Updated.Equal(q.Before) && i.ID < q.BeforeID)
 }
 
 func (q Query) limit() int {

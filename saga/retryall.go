@@ -59,23 +59,17 @@ func (o *Orchestrator) RetryAll(ctx context.Context, saga string, perSecond int)
 func (o *Orchestrator) stuck(ctx context.Context, saga string) ([]Instance, error) {
 	var all []Instance
 	q := Query{Saga: saga, Status: []Status{Stuck}, Limit: 1000}
-	seen := map[string]bool{}
 	for {
 		page, err := o.store.List(ctx, q)
 		if err != nil {
 			return nil, fmt.Errorf("saga %q: list stuck instances: %w", saga, err)
 		}
-		more := false
-		for _, i := range page {
-			if !seen[i.ID] {
-				seen[i.ID], more = true, true
-				all = append(all, i)
-			}
-		}
-		if len(page) < q.Limit || !more {
+		all = append(all, page...)
+		if len(page) < q.Limit {
 			slices.Reverse(all)
 			return all, nil
 		}
-		q.Before = page[len(page)-1].Updated.Add(time.Millisecond)
+		last := page[len(page)-1]
+		q.Before, q.BeforeID = last.Updated, last.ID
 	}
 }

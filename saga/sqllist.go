@@ -31,9 +31,9 @@ func newListStatements(d Dialect, prefix string) listStatements {
 	}
 	return listStatements{
 		dialect: d,
-		rested:  q(`SELECT id, rested_at AS updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at < ? ORDER BY rested_at DESC, id DESC LIMIT ?`),
-		moving:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at < ? ORDER BY updated_at DESC, id DESC LIMIT ?`),
-		begins:  q(`SELECT id, updated_at FROM {p}` + hint + ` WHERE saga = ? AND id >= ? AND id < ? AND updated_at < ? AND ` + status + ` IN `),
+		rested:  q(`SELECT id, rested_at AS updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at <= ? AND (rested_at < ? OR id < ?) ORDER BY rested_at DESC, id DESC LIMIT ?`),
+		moving:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
+		begins:  q(`SELECT id, updated_at FROM {p}` + hint + ` WHERE saga = ? AND id >= ? AND id < ? AND updated_at <= ? AND (updated_at < ? OR id < ?) AND ` + status + ` IN `),
 		head:    `SELECT i.` + strings.ReplaceAll(instanceColumns, ", ", ", i.") + ` FROM (SELECT id, updated_at FROM (`,
 		tail:    q(`) AS found ORDER BY updated_at DESC, id DESC LIMIT ?) AS k JOIN {p} AS i ON i.saga = ? AND i.id = k.id ORDER BY k.updated_at DESC, k.id DESC`),
 	}
@@ -61,10 +61,7 @@ func (l listStatements) of(q Query) (statement string, args []any) {
 	if len(q.Status) > 0 {
 		statuses = slices.Compact(slices.Sorted(slices.Values(q.Status)))
 	}
-	before := int64(math.MaxInt64)
-	if !q.Before.IsZero() {
-		before = q.Before.Add(time.Millisecond - 1).UnixMilli()
-	}
+	before := q.before()
 	var keys string
 	if q.ID != "" {
 		keys, args = l.beginning(q, statuses, before)
@@ -74,8 +71,20 @@ func (l listStatements) of(q Query) (statement string, args []any) {
 	return l.dialect.Rebind(l.head + keys + l.tail), append(args, q.limit(), q.Saga)
 }
 
+// before returns the parameters that say where the list begins.
+func (q Query) before() []any {
+	switch at := q.Before.Add(time.Millisecond - 1).UnixMilli(); {
+	case q.Before.IsZero():
+		return []any{int64(math.MaxInt64), int64(math.MaxInt64), []byte{}}
+	case q.Before.Equal(time.UnixMilli(at)):
+		return []any{at, at, []byte(q.BeforeID)}
+	default: // no stored time is equal to it
+		return []any{at, at, []byte{}}
+	}
+}
+
 // newestOf takes the newest of each status.
-func (l listStatements) newestOf(q Query, statuses []Status, before int64) (statement string, args []any) {
+func (l listStatements) newestOf(q Query, statuses []Status, before []any) (statement string, args []any) {
 	parts := make([]string, len(statuses))
 	for n, status := range statuses {
 		newest := l.rested
@@ -83,19 +92,19 @@ func (l listStatements) newestOf(q Query, statuses []Status, before int64) (stat
 			newest = l.moving
 		}
 		parts[n] = `SELECT id, updated_at FROM (` + newest + `) AS s` + strconv.Itoa(n)
-		args = append(args, q.Saga, string(status), before, q.limit())
+		args = append(append(args, q.Saga, string(status)), append(before, q.limit())...)
 	}
 	return strings.Join(parts, ` UNION ALL `), args
 }
 
-func (l listStatements) beginning(q Query, statuses []Status, before int64) (statement string, args []any) {
+func (l listStatements) beginning(q Query, statuses []Status, before []any) (statement string, args []any) {
 	statement, args = l.begins, []any{q.Saga, []byte(q.ID)}
 	if end := after(q.ID); end != nil {
 		args = append(args, end)
 	} else {
 		statement = strings.Replace(statement, ` AND id < ?`, ``, 1)
 	}
-	args = append(args, before)
+	args = append(args, before...)
 	for _, status := range statuses {
 		args = append(args, string(status))
 	}

@@ -76,5 +76,9 @@ type Query struct {
 	// Before selects instances whose last transition was earlier: for pages, and for
 	// what has not moved for long. The zero time: any.
 	Before time.Time
-	Limit  int // defaults to 100, at most 1,000
+	// BeforeID selects, of those whose last transition was at the time of Before, the
+	// ids before it too. The next page has the Updated and the ID of the last instance
+	// of this one.
+	BeforeID string
+	Limit    int // defaults to 100, at most 1,000
 }

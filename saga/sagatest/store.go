@@ -62,6 +62,7 @@ var storeRows = []struct {
 	{"list_status", "lists have the instances of the saga in the given allStatuses, or in any", (*storeSuite).listStatus},
 	{"list_prefix", "a prefix of an id is taken as it is: no pattern, no other case", (*storeSuite).listPrefix},
 	{"list_order", "lists begin with the newest transition, go back from Before, and end at their limit", (*storeSuite).listOrder},
+	{"list_pages", "pages that begin where the last one ended have every instance once, also those of one time", (*storeSuite).listPages},
 	{"count", "instances are counted by saga and status", (*storeSuite).count},
 	{"pin", "the first fingerprint of a definition's version stays, also of several at once", (*storeSuite).pin},
 }

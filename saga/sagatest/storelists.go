@@ -105,6 +105,35 @@ func (s *storeSuite) listOrder() {
 	}
 }
 
+func (s *storeSuite) listPages() {
+	const n = 50
+	for id := range n {
+		s.add(fmt.Sprintf("x%02d", id), allStatuses[id%2], id/20) // many of one time
+	}
+	for _, q := range []saga.Query{{Limit: 7}, {Limit: 7, ID: "x"}, {Limit: 10, Status: allStatuses[:1]}} {
+		q.Saga = storeSaga
+		var ids []string
+		for page := range n {
+			all, err := s.List(s.Context(), q)
+			s.ok(err)
+			for _, i := range all {
+				ids = append(ids, i.ID)
+				q.Before, q.BeforeID = i.Updated, i.ID
+			}
+			if len(all) < q.Limit {
+				break
+			}
+			if page == n-1 {
+				s.broken("the pages of %+v do not end", q)
+			}
+		}
+		q.Limit, q.Before, q.BeforeID = n, time.Time{}, ""
+		if want := s.listed(q); !slices.Equal(ids, want) {
+			s.broken("the pages of %+v have %q, want %q", q, ids, want)
+		}
+	}
+}
+
 func (s *storeSuite) count() {
 	for n := range 12 {
 		s.add(fmt.Sprint(n), allStatuses[n%len(allStatuses)], n)
