@@ -30,7 +30,7 @@ type lease struct {
 	missing   gaps  // but for these
 	swept     int64 // and everything up to this one is deleted
 	duration  time.Duration
-	server    incarnation
+	server    time.Time // when it began
 	taken     time.Time // before the statement that took or renewed it
 }
 
@@ -83,7 +83,7 @@ func (o *Outbox) acquire(ctx context.Context, owner string, d time.Duration) (*l
 		if l.missing, err = decodeGaps(missing); err != nil {
 			return err
 		}
-		l.server, err = o.incarnation(bounded, tx)
+		l.server, err = o.serverStart(bounded, tx)
 		return err
 	})
 	switch {

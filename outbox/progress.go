@@ -137,7 +137,7 @@ func (o *Outbox) renew(ctx context.Context, l *lease, published int64, missing [
 	args := []any{published, missing, swept, l.duration.Milliseconds(), l.token}
 	switch o.sql.dialect {
 	case Postgres:
-		err = o.db.QueryRowContext(ctx, o.sql.renew, append(args, l.server.started)...).Scan(&xid)
+		err = o.db.QueryRowContext(ctx, o.sql.renew, append(args, l.server)...).Scan(&xid)
 		if errors.Is(err, sql.ErrNoRows) {
 			err = o.fenced(ctx, l.token, func(*sql.Tx) error { return errRestarted })
 		}
@@ -145,11 +145,11 @@ func (o *Outbox) renew(ctx context.Context, l *lease, published int64, missing [
 	case MySQL:
 		// A row that is the same as before does not count as affected.
 		return 0, o.fenced(ctx, l.token, func(tx *sql.Tx) error {
-			server, err := o.incarnation(ctx, tx)
+			start, err := o.serverStart(ctx, tx)
 			if err != nil {
 				return err
 			}
-			if !l.server.same(server) {
+			if !start.Equal(l.server) {
 				return errRestarted
 			}
 			_, err = tx.ExecContext(ctx, o.sql.renew, args...)

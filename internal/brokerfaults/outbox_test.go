@@ -48,14 +48,22 @@ func (s *switchable) with(f func()) {
 	f()
 }
 
-// TestOutboxOnAServerThatForgets kills a PostgreSQL that confirms commits before
+// TestOutboxOnAServerThatForgets kills a server that confirms commits before
 // they are on disk. The relay has read rows that are gone afterwards, and their
 // positions are handed out again: what is written there must be published.
 func TestOutboxOnAServerThatForgets(t *testing.T) {
 	if os.Getenv("MILLRACE_FAULTS") == "" {
-		t.Skip("set MILLRACE_FAULTS=short or full to kill PostgreSQL")
+		t.Skip("set MILLRACE_FAULTS=short or full to kill the databases")
 	}
-	db := testdb.New(t, outbox.Postgres)
+	for server, hasty := range map[string]func(t *testing.T, db testdb.DB) *sql.DB{
+		testserver.Postgres: hastyPostgres, testserver.MySQL: hastyMySQL,
+	} {
+		t.Run(server, func(t *testing.T) { outboxOnAServerThatForgets(t, server, hasty) })
+	}
+}
+
+// hastyPostgres returns a pool whose commits don't wait for the disk.
+func hastyPostgres(t *testing.T, db testdb.DB) *sql.DB {
 	setting := func(statement string) {
 		_, err := db.Exec(statement)
 		require.NoError(t, err)
@@ -67,8 +75,24 @@ func TestOutboxOnAServerThatForgets(t *testing.T) {
 	hasty, err := sql.Open(db.Driver, db.DSN+"&synchronous_commit=off")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, hasty.Close()) })
+	return hasty
+}
+
+// hastyMySQL lets all commits be hasty, until the server is restarted.
+func hastyMySQL(t *testing.T, db testdb.DB) *sql.DB {
+	for _, statement := range []string{"SET GLOBAL innodb_flush_log_at_timeout = 2700", "SET GLOBAL innodb_flush_log_at_trx_commit = 0"} {
+		_, err := db.Exec(statement)
+		require.NoError(t, err)
+	}
+	return db.DB
+}
+
+var dialects = map[string]outbox.Dialect{testserver.Postgres: outbox.Postgres, testserver.MySQL: outbox.MySQL}
+
+func outboxOnAServerThatForgets(t *testing.T, server string, hasty func(t *testing.T, db testdb.DB) *sql.DB) {
+	db := testdb.New(t, dialects[server])
 	quiet := outbox.Logger(slog.New(slog.DiscardHandler))
-	box, hastyBox := outbox.New(db.DB, db.Dialect, quiet), outbox.New(hasty, db.Dialect, quiet)
+	box := outbox.New(db.DB, db.Dialect, quiet)
 	require.NoError(t, box.Migrate(t.Context()))
 	write := func(box *outbox.Outbox, prefix string, n int) error {
 		return box.Transact(t.Context(), func(_ context.Context, tx *sql.Tx) error {
@@ -104,12 +128,13 @@ func TestOutboxOnAServerThatForgets(t *testing.T) {
 		10*time.Second, 10*time.Millisecond, "the relay has nothing to write, which would take what was hasty to the disk")
 
 	to.with(func() { to.refuse = true })
+	hastyBox := outbox.New(hasty(t, db), db.Dialect, quiet)
 	require.NoError(t, write(hastyBox, "forgotten ", 60))
 	hastyBox.Poke()
 	box.Poke()
 	require.Eventually(t, func() (read bool) { to.with(func() { read = to.refused > 0 }); return read }, 10*time.Second, time.Millisecond)
-	testserver.Kill(t, testserver.Postgres)
-	testserver.Start(t, testserver.Postgres)
+	testserver.Kill(t, server)
+	testserver.Start(t, server)
 	require.Eventually(t, func() bool {
 		return db.QueryRow("SELECT count(*) FROM millrace_outbox WHERE id LIKE 'forgotten%'").Scan(&left) == nil
 	}, 20*time.Second, 10*time.Millisecond)
