@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"time"
@@ -17,8 +16,8 @@ type Config struct {
 	// bound their input themselves.
 	Limit int
 
-	// Progress, if set, is called after a watermark moved, without locks held
-	// and by the worker that moved it. It must be quick.
+	// Progress, if set, is called after a watermark moved, without locks held. It
+	// must be quick.
 	Progress func()
 }
 
@@ -57,8 +56,12 @@ type Dispatcher[R any] struct {
 	waiting int       // workers blocked on work
 	waking  bool      // one of them was signalled and has not looked yet
 	ready   queue[R]
-	held    int // records that are not done
-	delayed int // of them, those that wait for the delay of a retry
+	hands   []*hand[R] // of all workers
+	loose   bool       // some hand may have more than the record being handled
+	checked bool       // check is going to be called
+	moved   bool       // a watermark did, and Progress was not called yet
+	held    int        // records that are not done
+	delayed int        // of them, those that wait for the delay of a retry
 	free    []*entry[R]
 }
 
@@ -73,6 +76,7 @@ func New[R any](cfg Config) *Dispatcher[R] {
 func (d *Dispatcher[R]) Len() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.reapAll()
 	return d.held
 }
 
@@ -81,6 +85,7 @@ func (d *Dispatcher[R]) Len() int {
 func (d *Dispatcher[R]) Delayed() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.reapAll()
 	return d.delayed
 }
 
@@ -89,120 +94,15 @@ func (d *Dispatcher[R]) Delayed() int {
 func (d *Dispatcher[R]) Idle() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.ready.empty() {
+	if d.anyReady() {
+		d.wake()
 		return 0
 	}
 	return d.waiting
 }
 
-// Work runs handle for each record that is ready, in as many goroutines as
-// workers says, until ctx ends and the running handlers have returned. Records
-// that were not started stay for other callers of Work.
-func (d *Dispatcher[R]) Work(ctx context.Context, workers int, handle func(*Item[R])) {
-	d.WorkBatches(ctx, workers, 1, func(items []*Item[R]) { handle(items[0]) })
-}
-
-// WorkBatches is Work for handlers that take up to max records at once. The
-// records of a batch have different keys, or none, so that the handler may
-// settle them in any combination.
-func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handle func([]*Item[R])) {
-	defer context.AfterFunc(ctx, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.work.Broadcast()
-	})()
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() { d.worker(ctx, &wg, max, handle) })
-	}
-	wg.Wait()
-}
-
-// afterGoexit is how long records wait whose handler ended its goroutine.
-const afterGoexit = time.Second
-
-// worker handles records until ctx ends. A handler that ends the goroutine, as
-// t.FailNow does, has its records tried again by a new worker.
-func (d *Dispatcher[R]) worker(ctx context.Context, wg *sync.WaitGroup, max int, handle func([]*Item[R])) {
-	batch := make([]*Item[R], 0, max)
-	entries := make([]*entry[R], 0, max)
-	handling := false
-	defer func() {
-		if !handling {
-			return
-		}
-		for _, it := range batch {
-			it.Retry(afterGoexit)
-		}
-		d.mu.Lock()
-		d.settle(entries)
-		d.mu.Unlock()
-		wg.Go(func() { d.worker(ctx, wg, max, handle) })
-	}()
-	for {
-		if entries = d.next(ctx, entries, max); len(entries) == 0 {
-			return
-		}
-		batch = batch[:0]
-		for _, e := range entries {
-			batch = append(batch, &e.Item)
-		}
-		handling = true
-		handle(batch)
-		handling = false
-	}
-}
-
-// next settles what the worker has just handled and takes up to max further
-// entries, waiting for the first. It returns none when ctx has ended.
-func (d *Dispatcher[R]) next(ctx context.Context, entries []*entry[R], max int) []*entry[R] {
-	d.mu.Lock()
-	progress := d.settle(entries) && d.cfg.Progress != nil
-	if progress && d.ready.empty() { // else it can be told without another round of the lock
-		progress = false
-		d.mu.Unlock()
-		d.cfg.Progress()
-		d.mu.Lock()
-	}
-	for d.ready.empty() && ctx.Err() == nil {
-		d.waiting++
-		d.work.Wait()
-		d.waiting--
-		d.waking = false
-	}
-	entries = entries[:0]
-	if ctx.Err() == nil {
-		for len(entries) < max && !d.ready.empty() {
-			entries = append(entries, d.take())
-		}
-	}
-	d.wake()
-	d.mu.Unlock()
-	if progress {
-		d.cfg.Progress()
-	}
-	return entries
-}
-
-// wake has another worker look for records that are ready. It is one at a time:
-// each wakes the next before it starts, and while none finds the time to do so,
-// those that are awake do the work.
-func (d *Dispatcher[R]) wake() {
-	if d.waiting > 0 && !d.waking && !d.ready.empty() {
-		d.waking = true
-		d.work.Signal()
-	}
-}
-
-func (d *Dispatcher[R]) take() *entry[R] {
-	e := d.ready.pop()
-	e.state = running
-	e.lane.running++
-	return e
-}
-
-// settle ends a run of each entry and reports whether a watermark moved.
-func (d *Dispatcher[R]) settle(entries []*entry[R]) (progress bool) {
+// settle ends a run of each entry.
+func (d *Dispatcher[R]) settle(entries []*entry[R]) {
 	for _, e := range entries {
 		l := e.lane
 		if l.running--; l.running == 0 && l.revoked {
@@ -210,23 +110,24 @@ func (d *Dispatcher[R]) settle(entries []*entry[R]) (progress bool) {
 		}
 		switch {
 		case !e.retry:
-			progress = d.done(e) || progress
+			d.done(e)
 		case l.revoked:
 			d.drop(e)
 		default:
 			d.again(e)
 		}
 	}
-	return progress
 }
 
-func (d *Dispatcher[R]) done(e *entry[R]) (progress bool) {
+func (d *Dispatcher[R]) done(e *entry[R]) {
 	e.state = done
 	e.lane.held--
 	d.release(1)
 	d.pass(e)
 	e.Item = Item[R]{Position: e.Position} // it may wait long for the watermark
-	return e.lane.advance()
+	if e.lane.advance() {
+		d.moved = true
+	}
 }
 
 // pass lets the next record of e's key run.

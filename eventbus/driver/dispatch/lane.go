@@ -55,6 +55,9 @@ type Entry[R any] struct {
 	Record   R
 }
 
+// atOnce is how many records AddBatch adds before others may go on.
+const atOnce = 32
+
 // AddBatch is Add for several records, which costs less than one by one. It
 // returns how many were added; all if err is nil.
 func (l *Lane[R]) AddBatch(ctx context.Context, batch []Entry[R]) (added int, err error) {
@@ -63,6 +66,11 @@ func (l *Lane[R]) AddBatch(ctx context.Context, batch []Entry[R]) (added int, er
 	defer d.mu.Unlock()
 	defer d.wake()
 	for i := range batch {
+		if i%atOnce == atOnce-1 { // let workers have the lock
+			d.wake()
+			d.mu.Unlock()
+			d.mu.Lock()
+		}
 		if d.full() {
 			d.wake()
 			if err := l.waitForRoom(ctx); err != nil {
@@ -166,6 +174,7 @@ func (l *Lane[R]) compact() {
 func (l *Lane[R]) Len() int {
 	l.d.mu.Lock()
 	defer l.d.mu.Unlock()
+	l.d.reapAll()
 	return l.held
 }
 
@@ -174,6 +183,7 @@ func (l *Lane[R]) Len() int {
 func (l *Lane[R]) Watermark() (position int64, ok bool) {
 	l.d.mu.Lock()
 	defer l.d.mu.Unlock()
+	l.d.reapAll()
 	return l.watermark, l.moved
 }
 
@@ -214,6 +224,7 @@ func (l *Lane[R]) withdraw() {
 	if l.revoked {
 		return
 	}
+	l.d.recallAll()
 	l.revoked = true
 	l.dropIdle()
 	l.d.room.Broadcast()

@@ -88,7 +88,7 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	m := &model{limit: rapid.IntRange(1, 12).Draw(rt, "limit")}
 	d := New[*modelRecord](Config{Limit: m.limit})
 	var lanes []*Lane[*modelRecord]
-	var inHand []*entry[*modelRecord]
+	var inHand []*hand[*modelRecord]
 	position := int64(0)
 	addLane := func() {
 		lanes = append(lanes, d.Lane())
@@ -96,12 +96,19 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	}
 	addLane()
 
-	take := func(max int) {
+	// begin notes that the handler of an entry is called.
+	begin := func(e *entry[*modelRecord]) {
+		require.Contains(t, m.ready(), e.Record)
+		require.Equal(t, e.Record.attempt, e.Attempt)
+		e.Record.status = "running"
+	}
+	take := func(max int, whole bool) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		var got []*entry[*modelRecord]
+		h := d.join()
+		h.whole = whole
 		done := make(chan struct{})
-		go func() { got = d.next(ctx, nil, max); close(done) }()
+		go func() { d.next(ctx, h, max); close(done) }()
 		synctest.Wait()
 		select {
 		case <-done:
@@ -112,25 +119,26 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			d.work.Broadcast()
 			d.mu.Unlock()
 			<-done
+			d.leave(h)
 			return
 		}
-		require.Len(t, got, min(max, len(m.ready())))
-		ready := m.ready()
-		for _, e := range got {
-			require.Contains(t, ready, e.Record)
-			require.Equal(t, e.Record.attempt, e.Attempt)
-			e.Record.status = "running"
-			inHand = append(inHand, e)
+		require.NotEmpty(t, h.entries)
+		require.LessOrEqual(t, len(h.entries), min(max, len(m.ready())))
+		inHand = append(inHand, h)
+		if !whole {
+			begin(h.entries[0])
+			return
+		}
+		if !slices.ContainsFunc(inHand, func(h *hand[*modelRecord]) bool { return !h.whole }) {
+			require.Len(t, h.entries, min(max, len(m.ready())))
+		}
+		for _, e := range h.entries {
+			begin(e)
 		}
 	}
 	settled := 0
-	settle := func(retry, letPass bool, after time.Duration) {
-		if settled++; after > 0 {
-			after += time.Duration(settled) // no two become due at the same time
-		}
-		i := rapid.IntRange(0, len(inHand)-1).Draw(rt, "which")
-		e := inHand[i]
-		inHand = slices.Delete(inHand, i, i+1)
+	// ends is what happens in the model when the handler of e returns.
+	ends := func(e *entry[*modelRecord], retry, letPass bool, after time.Duration) {
 		r, lane := e.Record, m.lanes[slices.Index(lanes, e.lane)]
 		switch {
 		case !retry:
@@ -153,9 +161,35 @@ func checkModel(t *testing.T, rt *rapid.T) {
 		case retry:
 			e.Retry(after)
 		}
-		d.mu.Lock()
-		d.settle([]*entry[*modelRecord]{e})
-		d.mu.Unlock()
+	}
+	settle := func(retry, letPass bool, after time.Duration) {
+		if settled++; after > 0 {
+			after += time.Duration(settled) // no two become due at the same time
+		}
+		i := rapid.IntRange(0, len(inHand)-1).Draw(rt, "which")
+		h := inHand[i]
+		if h.whole {
+			for _, e := range h.entries {
+				ends(e, retry, letPass, after)
+				after += time.Duration(min(after, 1))
+				settled++
+			}
+			h.finish()
+		} else {
+			done, _ := h.load()
+			ends(h.entries[done], retry, letPass, after)
+			if retry {
+				d.mu.Lock()
+				d.recall(h)
+				d.mu.Unlock()
+			}
+			if e := h.step(); e != nil {
+				begin(e)
+				return
+			}
+		}
+		inHand = slices.Delete(inHand, i, i+1)
+		require.False(t, d.leave(h))
 	}
 
 	rt.Repeat(map[string]func(*rapid.T){
@@ -202,7 +236,8 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			cancel()
 			require.ErrorIs(t, lanes[0].Add(ctx, "a", position+1, 1, nil), context.Canceled)
 		},
-		"take": func(rt *rapid.T) { take(rapid.IntRange(1, 4).Draw(rt, "max")) },
+		"take":  func(rt *rapid.T) { take(rapid.IntRange(1, 4).Draw(rt, "max"), rapid.Bool().Draw(rt, "whole")) },
+		"check": func(*rapid.T) { d.check() },
 		"done": func(rt *rapid.T) {
 			if len(inHand) == 0 {
 				rt.Skip("nothing runs")
@@ -243,8 +278,7 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			i := rapid.IntRange(0, len(lanes)-1).Draw(rt, "lane")
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			busy := slices.ContainsFunc(inHand, func(e *entry[*modelRecord]) bool { return e.lane == lanes[i] })
-			if busy {
+			if slices.ContainsFunc(m.lanes[i].records, func(r *modelRecord) bool { return r.status == "running" }) {
 				rt.Skip("runs")
 			}
 			require.NoError(t, lanes[i].Revoke(ctx))
@@ -265,14 +299,10 @@ func checkModel(t *testing.T, rt *rapid.T) {
 			}
 		},
 	})
+	for _, h := range inHand {
+		d.leave(h)
+	}
 	for _, l := range lanes { // stops the timers, so that the bubble can end
-		for _, e := range inHand {
-			if e.lane == l {
-				d.mu.Lock()
-				d.settle([]*entry[*modelRecord]{e})
-				d.mu.Unlock()
-			}
-		}
 		require.NoError(t, l.Revoke(t.Context()))
 	}
 }

@@ -25,6 +25,7 @@ type entry[R any] struct {
 // queue is the list of entries that are ready.
 type queue[R any] struct {
 	head, tail *entry[R]
+	n          int
 }
 
 func (q *queue[R]) empty() bool { return q.head == nil }
@@ -36,6 +37,16 @@ func (q *queue[R]) push(e *entry[R]) {
 		q.tail.nextReady = e
 	}
 	q.tail = e
+	q.n++
+}
+
+// unpop puts e before all others.
+func (q *queue[R]) unpop(e *entry[R]) {
+	if e.nextReady = q.head; q.head == nil {
+		q.tail = e
+	}
+	q.head = e
+	q.n++
 }
 
 func (q *queue[R]) pop() *entry[R] {
@@ -45,6 +56,7 @@ func (q *queue[R]) pop() *entry[R] {
 		q.tail = nil
 	}
 	e.nextReady = nil
+	q.n--
 	return e
 }
 
