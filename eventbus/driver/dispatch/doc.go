@@ -22,6 +22,10 @@
 // [Lane.Revoke] withdraws a lane: what has not started is dropped, what runs is
 // waited for.
 //
+// A worker whose handler is quick takes several records at a time. Those it has
+// not come to are nobody's yet: a worker with nothing else to do takes them over,
+// so that a slow record holds up only its key.
+//
 // Every log-like driver and the outbox relay stand on this package. The rules
 // are checked against a small reference model with random operations in the
 // package's tests.

@@ -105,8 +105,7 @@ func checkModel(t *testing.T, rt *rapid.T) {
 	take := func(max int, whole bool) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		h := d.join()
-		h.whole = whole
+		h := d.join(whole)
 		done := make(chan struct{})
 		go func() { d.next(ctx, h, max); close(done) }()
 		synctest.Wait()

@@ -11,7 +11,7 @@ import (
 // workers says, until ctx ends and the running handlers have returned. Records
 // that were not started stay for other callers of Work.
 func (d *Dispatcher[R]) Work(ctx context.Context, workers int, handle func(*Item[R])) {
-	d.employ(ctx, workers, func(h *hand[R]) {
+	d.employ(ctx, workers, false, func(h *hand[R]) {
 		for h.size = 1; d.next(ctx, h, h.size); {
 			if len(h.entries) < h.size { // too few to tell a pace by
 				d.run(ctx, h, handle)
@@ -51,8 +51,7 @@ func (h *hand[R]) adapt(took time.Duration) {
 // records of a batch have different keys, or none, so that the handler may
 // settle them in any combination.
 func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handle func([]*Item[R])) {
-	d.employ(ctx, workers, func(h *hand[R]) {
-		h.whole = true
+	d.employ(ctx, workers, true, func(h *hand[R]) {
 		batch := make([]*Item[R], 0, max)
 		for d.next(ctx, h, max) {
 			batch = batch[:0]
@@ -68,7 +67,7 @@ func (d *Dispatcher[R]) WorkBatches(ctx context.Context, workers, max int, handl
 // employ has work done by so many workers, each with a hand, and returns when all
 // have returned. One that ends its goroutine in a handler, as t.FailNow does, is
 // replaced.
-func (d *Dispatcher[R]) employ(ctx context.Context, workers int, work func(*hand[R])) {
+func (d *Dispatcher[R]) employ(ctx context.Context, workers int, whole bool, work func(*hand[R])) {
 	defer context.AfterFunc(ctx, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -78,7 +77,7 @@ func (d *Dispatcher[R]) employ(ctx context.Context, workers int, work func(*hand
 	var hire func()
 	hire = func() {
 		wg.Go(func() {
-			h := d.join()
+			h := d.join(whole)
 			defer func() {
 				if d.leave(h) {
 					hire()
@@ -93,8 +92,8 @@ func (d *Dispatcher[R]) employ(ctx context.Context, workers int, work func(*hand
 	wg.Wait()
 }
 
-func (d *Dispatcher[R]) join() *hand[R] {
-	h := new(hand[R])
+func (d *Dispatcher[R]) join(whole bool) *hand[R] {
+	h := &hand[R]{whole: whole}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.hands = append(d.hands, h)
