@@ -221,9 +221,11 @@ func drain(s *suite) {
 	s.publish(b, "t", event("running", "k", "x"), event("behind", "k", "x"))
 	s.await(started, "the handler to start")
 	m.stop()
-	other := s.join(b, subscription("t", "other"), nil) // by the time it has read, m would have returned
-	s.publish(b, "t", event("sentinel", "k", "x"))
-	other.waitFor("sentinel")
+	other := s.join(b, subscription("t", "other"), nil)
+	for _, sentinel := range []string{"sentinel", "second", "third"} { // by the time it has read all, m would have returned
+		s.publish(b, "t", event(sentinel, "k", "x"))
+		other.waitFor(sentinel)
+	}
 	select {
 	case <-m.ended:
 		s.broken("Run returned while a handler was running")
