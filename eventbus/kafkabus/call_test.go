@@ -52,7 +52,7 @@ func TestCallKeepsEverything(t *testing.T) {
 		for i, m := range messages {
 			r := &c.records[i]
 			require.Equal(t, "t", r.Topic)
-			values, key := read(r)
+			values, key := readOne(r)
 			id, metadata := decode(r, values)
 			require.Equal(t, m.UUID, id)
 			require.Equal(t, m.Metadata, metadata)

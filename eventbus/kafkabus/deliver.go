@@ -1,6 +1,8 @@
 package kafkabus
 
 import (
+	"strings"
+
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/millrace-go/millrace/eventbus/driver"
@@ -43,7 +45,8 @@ func (c *consumer) settle(it *dispatch.Item[record], res driver.Result) {
 		return
 	}
 	if res.Delay > 0 && !r.detached {
-		r.Record, r.detached = detached(r.Record), true // it may wait long, alone
+		r.Record, r.values, r.detached = detached(r.Record), strings.Clone(r.values), true // it may wait long, alone
+		it.Key = strings.Clone(it.Key)
 	}
 	if res.Uncounted {
 		it.Attempt--

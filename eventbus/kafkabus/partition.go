@@ -11,7 +11,7 @@ import (
 // record is an event in the hands of a consumer.
 type record struct {
 	*kgo.Record
-	values string // of its headers; see read
+	values string // of its headers; see reader
 	part   *partition
 	size   int64
 
@@ -44,17 +44,22 @@ func newPartition(cl *kgo.Client, topic string, number int32, lane *dispatch.Lan
 	return &partition{number: number, client: cl, topic: map[string][]int32{topic: {number}}, lane: lane, stored: -1}
 }
 
-// take removes the first staged record, of which there is one.
-func (p *partition) take() *kgo.Record {
+// first returns staged records that follow each other, up to n, of which there is
+// one.
+func (p *partition) first(n int64) []*kgo.Record {
 	chunk := p.chunks[0]
-	r := chunk[0]
-	chunk[0] = nil
-	if p.chunks[0] = chunk[1:]; len(chunk) == 1 {
+	return chunk[:min(n, int64(len(chunk)))]
+}
+
+// unstage removes the first n staged records, which first has returned.
+func (p *partition) unstage(n int) {
+	chunk := p.chunks[0]
+	clear(chunk[:n])
+	if p.chunks[0] = chunk[n:]; len(chunk) == n {
 		p.chunks[0] = nil
 		p.chunks = p.chunks[1:]
 	}
-	p.staged--
-	return r
+	p.staged -= n
 }
 
 // finish notes that r is done and reports whether the lane wants more.

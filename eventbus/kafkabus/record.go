@@ -13,30 +13,52 @@ import (
 // headerUUID is where Watermill's Kafka adapter has the id of a message.
 const headerUUID = "_watermill_message_uuid"
 
-// read returns the values of all headers of r, one after the other, and the key by
-// which it is ordered, in one allocation. A record that was not published by this
-// library is ordered by its own key.
-func read(r *kgo.Record) (values, key string) {
-	size := len(r.Key)
-	for i := range r.Headers {
-		size += len(r.Headers[i].Value)
+// reader reads the headers of several records into one string: they lie far apart
+// in what was fetched, so it takes long to come to the first byte of each, unless the
+// processor can look for many at a time.
+type reader struct {
+	text  []byte
+	reads []extent
+}
+
+// extent is where in the text what was read of a record is. The key may lie within the values.
+type extent struct{ from, to, key, keyTo int }
+
+// most of what a reader reads into one string. Who keeps one value keeps no more
+// than that, and what the last record brought.
+const (
+	readRecords = 16
+	readBytes   = 2 << 10
+)
+
+// read reads the first of records, at least one, and returns how many those are.
+func (rd *reader) read(records []*kgo.Record) (n int, text string) {
+	rd.text, rd.reads = rd.text[:0], rd.reads[:0]
+	for n < min(len(records), readRecords) && len(rd.text) < readBytes {
+		rd.add(records[n])
+		n++
 	}
-	var text strings.Builder
-	text.Grow(size)
-	from, to := -1, 0
+	return n, string(rd.text)
+}
+
+// add reads the values of all headers of r, one after the other, and the key by
+// which it is ordered. A record that was not published by this library is ordered by
+// its own key.
+func (rd *reader) add(r *kgo.Record) {
+	x := extent{from: len(rd.text), key: -1}
 	for i := range r.Headers {
 		h := &r.Headers[i]
-		text.Write(h.Value)
 		if h.Key == driver.MetadataKey { // as in metadata, the last counts
-			from, to = text.Len()-len(h.Value), text.Len()
+			x.key, x.keyTo = len(rd.text), len(rd.text)+len(h.Value)
 		}
+		rd.text = append(rd.text, h.Value...)
 	}
-	if from < 0 {
-		from, to = text.Len(), text.Len()+len(r.Key)
-		text.Write(r.Key)
+	x.to = len(rd.text)
+	if x.key < 0 {
+		x.key, x.keyTo = x.to, x.to+len(r.Key)
+		rd.text = append(rd.text, r.Key...)
 	}
-	values = text.String()
-	return values, values[from:to]
+	rd.reads = append(rd.reads, x)
 }
 
 // decode makes the id and the metadata of a record, whose values were read. It

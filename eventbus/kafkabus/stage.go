@@ -42,6 +42,7 @@ type stage struct {
 	parts []*partition
 	first int // whose turn it is
 	batch []dispatch.Entry[record]
+	read  reader
 }
 
 func newStage(limit int64, idle func() bool) *stage {
@@ -181,10 +182,8 @@ func (s *stage) share() int64 {
 
 func (s *stage) fill(p *partition, share int64) {
 	s.batch = s.batch[:0]
-	for n := share - p.held.Load(); n > 0 && p.staged > 0; n-- {
-		r := p.take()
-		values, key := read(r)
-		s.batch = append(s.batch, dispatch.Entry[record]{Key: key, Position: r.Offset, Attempt: 1, Record: record{Record: r, values: values, part: p, size: sizeOf(r)}})
+	for want := share - p.held.Load(); want > 0 && p.staged > 0; {
+		want -= s.prepare(p, p.first(want))
 	}
 	p.held.Add(int64(len(s.batch)))
 	_, _ = p.lane.AddBatch(context.Background(), s.batch) // fails only once it was revoked, and then it will leave
@@ -196,4 +195,19 @@ func (s *stage) fill(p *partition, share int64) {
 		p.paused = false
 		p.client.ResumeFetchPartitions(p.topic)
 	}
+}
+
+// prepare moves some of records, which are the first that p has staged, to the batch
+// and returns how many.
+func (s *stage) prepare(p *partition, records []*kgo.Record) int64 {
+	n, text := s.read.read(records)
+	for i, x := range s.read.reads {
+		r := records[i]
+		s.batch = append(s.batch, dispatch.Entry[record]{
+			Key: text[x.key:x.keyTo], Position: r.Offset, Attempt: 1,
+			Record: record{Record: r, values: text[x.from:x.to], part: p, size: sizeOf(r)},
+		})
+	}
+	p.unstage(n)
+	return int64(n)
 }
