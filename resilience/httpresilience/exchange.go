@@ -17,14 +17,14 @@ type exchange struct {
 	once      bool // the request must not arrive twice
 	content   content
 
-	mu       sync.Mutex
-	attempts int
-	running  int
-	over     bool            // an attempt may have reached the server, or its body is gone
-	last     *http.Response  // of the last attempt that ended, or nil
-	err      error           // of the last attempt that ended, if it got no response
-	failed   []*responseBody // of statuses that the policy took for failures
-	answered []*responseBody // of others
+	mu      sync.Mutex
+	latest  *attempt // that began
+	running int
+	over    bool           // an attempt may have reached the server, or its body is gone
+	last    *http.Response // of the last attempt that ended, or nil
+	err     error          // of the last attempt that ended, if it got no response
+
+	first attempt
 }
 
 // prepare makes the body ready to be sent as often as may be.
@@ -60,57 +60,66 @@ var errNoResponse = errors.New("httpresilience: the policy returned without an e
 // attempt is the function that the policy calls. When the request must not be
 // sent any more, what came of it stands.
 func (x *exchange) attempt(ctx context.Context) (*http.Response, error) {
-	content, superseded, err := x.begin()
+	a, obsolete, err := x.begin(ctx)
 	if err != nil {
 		return x.stands(), err
 	}
-	for _, b := range superseded {
+	for _, b := range obsolete {
 		b.drain()
 	}
-	b, err := x.send(ctx, content)
-	return x.end(b, content, err)
+	return x.end(a, x.send(a))
 }
 
-// begin returns the body for an attempt and the responses that it supersedes. A
-// response that was no failure may still be the result, if attempts run beside
-// each other.
-func (x *exchange) begin() (body *requestBody, superseded []*responseBody, err error) {
+// begin returns an attempt and the responses that it supersedes. A response that
+// was no failure may still be the result, if attempts run beside each other.
+func (x *exchange) begin(ctx context.Context) (a *attempt, obsolete []*responseBody, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.once && (x.over || x.running > 0) {
 		return nil, nil, errOnce
 	}
-	if body, err = x.content.next(); err != nil {
+	body, err := x.content.next()
+	if err != nil {
 		return nil, nil, err
 	}
-	x.attempts++
+	for a := x.latest; a != nil; a = a.earlier {
+		if a.fate == failed {
+			a.fate = superseded
+			obsolete = append(obsolete, &a.answer)
+		}
+	}
+	a = &x.first
+	if x.latest != nil {
+		a = &attempt{earlier: x.latest}
+	}
+	a.ctx.policy, a.ctx.caller = ctx, x.req.Context()
+	a.sent.ReadCloser, a.sent.watch = body, x.content.watch
+	x.latest = a
 	x.running++
-	superseded, x.failed = x.failed, nil
-	return body, superseded, nil
+	return a, obsolete, nil
 }
 
 // end takes what came of an attempt.
-func (x *exchange) end(b *responseBody, sent *requestBody, err error) (*http.Response, error) {
+func (x *exchange) end(a *attempt, err error) (*http.Response, error) {
 	var failure error
 	if err == nil {
-		failure = x.transport.judge(b.resp)
+		failure = x.transport.judge(a.answer.resp)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.running--
 	if x.err = err; err != nil {
 		x.last = nil
-		x.over = x.over || sent.touched() || !neverLeft(err) || !x.content.replayable()
+		x.over = x.over || a.sent.touched() || !neverLeft(err) || !x.content.replayable()
 		return nil, x.verdict(err)
 	}
 	x.over = true
-	x.last = b.resp
+	x.last = a.answer.resp
+	a.fate = answered
 	if failure != nil {
-		x.failed = append(x.failed, b)
-	} else {
-		x.answered = append(x.answered, b)
+		a.fate = failed
 	}
-	return b.resp, x.verdict(failure)
+	return x.last, x.verdict(failure)
 }
 
 // verdict is what the policy gets to know of a failure.
@@ -136,27 +145,26 @@ func (x *exchange) stands() *http.Response {
 
 // release leaves a response to the caller, unless it has been superseded.
 func (x *exchange) release(resp *http.Response) bool {
-	for _, held := range [][]*responseBody{x.failed, x.answered} {
-		for _, b := range held {
-			if b.resp == resp {
-				b.kept = true
-				return true
-			}
+	for a := x.latest; a != nil; a = a.earlier {
+		if a.answer.resp == resp && a.held() {
+			a.answer.kept = true
+			return true
 		}
 	}
 	return false
 }
 
+// held reports whether the attempt has a response that somebody must close.
+func (a *attempt) held() bool { return a.fate == failed || a.fate == answered }
+
 // close closes all that the caller does not get.
 func (x *exchange) close() {
-	for _, held := range [][]*responseBody{x.failed, x.answered} {
-		for _, b := range held {
-			if !b.kept {
-				_ = b.resp.Body.Close()
-			}
+	for a := x.latest; a != nil; a = a.earlier {
+		if a.held() && !a.answer.kept {
+			_ = a.answer.resp.Body.Close()
 		}
 	}
-	if x.attempts == 0 && x.req.Body != nil {
+	if x.latest == nil && x.req.Body != nil {
 		_ = x.req.Body.Close()
 	}
 }

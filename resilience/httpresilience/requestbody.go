@@ -47,7 +47,7 @@ func (c *content) replayable() bool { return c.none || c.again != nil }
 
 // next returns the body for an attempt, nil for none. It is called under the
 // exchange's lock.
-func (c *content) next() (*requestBody, error) {
+func (c *content) next() (io.ReadCloser, error) {
 	if c.none {
 		return nil, nil
 	}
@@ -62,10 +62,10 @@ func (c *content) next() (*requestBody, error) {
 			return nil, errors.Join(errOnce, fmt.Errorf("httpresilience: get the request's body again: %w", err))
 		}
 	}
-	return &requestBody{ReadCloser: b, watch: c.watch}, nil
+	return b, nil
 }
 
-// requestBody is the body for one attempt.
+// requestBody is the body for one attempt, without a reader if there is none.
 type requestBody struct {
 	io.ReadCloser
 	watch bool
@@ -88,4 +88,4 @@ func (b *requestBody) Read(p []byte) (int, error) {
 }
 
 // touched reports whether some of the body may have been sent.
-func (b *requestBody) touched() bool { return b != nil && b.read.Load() }
+func (b *requestBody) touched() bool { return b.read.Load() }

@@ -11,19 +11,18 @@ import (
 type responseBody struct {
 	io.ReadCloser
 	resp *http.Response
-	end  func() // of the attempt's context; it may be called again
-	kept bool   // by the caller
+	ctx  *attemptContext
+	kept bool // by the caller
 }
 
-// newResponseBody puts a responseBody into resp. A connection that was upgraded can
-// still be written to.
-func newResponseBody(resp *http.Response, end func()) *responseBody {
-	b := &responseBody{ReadCloser: resp.Body, resp: resp, end: end}
+// take puts b into resp. A connection that was upgraded can still be written to.
+func (b *responseBody) take(resp *http.Response, ctx *attemptContext) {
+	b.ReadCloser, b.resp, b.ctx = resp.Body, resp, ctx
 	w, upgraded := resp.Body.(io.Writer)
 	switch {
 	case resp.Body == nil || resp.Body == http.NoBody:
 		resp.Body = http.NoBody
-		end()
+		ctx.end()
 	case resp.StatusCode == http.StatusSwitchingProtocols && upgraded:
 		resp.Body = struct {
 			*responseBody
@@ -32,14 +31,13 @@ func newResponseBody(resp *http.Response, end func()) *responseBody {
 	default:
 		resp.Body = b
 	}
-	return b
 }
 
 // Read is of io.Reader.
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		b.end()
+		b.ctx.end()
 	}
 	return n, err
 }
@@ -47,7 +45,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // Close is of io.Closer.
 func (b *responseBody) Close() error {
 	err := b.ReadCloser.Close()
-	b.end()
+	b.ctx.end()
 	return err
 }
 
@@ -60,7 +58,7 @@ const (
 
 // drain reads and closes the body.
 func (b *responseBody) drain() {
-	slow := time.AfterFunc(drainTime, b.end)
+	slow := time.AfterFunc(drainTime, b.ctx.end)
 	defer slow.Stop()
 	_, _ = io.CopyN(io.Discard, b.resp.Body, drainMost)
 	_ = b.resp.Body.Close()

@@ -5,46 +5,53 @@ import (
 	"net/http"
 )
 
-// send makes one attempt. Its context ends with the policy's until the headers
-// have arrived, and then only with the caller's, for the policy's ends when its
-// call returns, and the body is read after that.
-func (x *exchange) send(policy context.Context, body *requestBody) (*responseBody, error) {
-	caller := x.req.Context()
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(policy))
-	unlinkCaller := context.AfterFunc(caller, func() { cancel(context.Cause(caller)) })
-	unlinkPolicy := func() bool { return true }
-	if policy.Done() != caller.Done() {
-		unlinkPolicy = context.AfterFunc(policy, func() { cancel(context.Cause(policy)) })
-	}
-	end := func() {
-		unlinkCaller()
-		cancel(nil)
-	}
-	resp, err := x.transport.cfg.Base.RoundTrip(x.request(ctx, policy, body))
-	inTime := unlinkPolicy()
+// attempt is one sending of the request. All of it is one allocation, the first
+// attempt's even that of its exchange.
+type attempt struct {
+	earlier *attempt
+	ctx     attemptContext
+	sent    requestBody
+	answer  responseBody
+	fate    fate
+}
+
+// fate is what came of an attempt, as far as its exchange cares.
+type fate int
+
+const (
+	unanswered fate = iota // as yet, or for ever
+	failed                 // with a status that the policy took for a failure
+	answered               // with another one
+	superseded             // the answer, by another attempt
+)
+
+// send makes the attempt.
+func (x *exchange) send(a *attempt) error {
+	resp, err := x.transport.cfg.Base.RoundTrip(x.request(a))
+	inTime := a.ctx.release()
 	if err != nil {
-		end()
-		return nil, ended(policy, err)
+		a.ctx.end()
+		return ended(a.ctx.policy, err)
 	}
-	b := newResponseBody(resp, end)
+	a.answer.take(resp, &a.ctx)
 	resp.Request = x.req
 	if !inTime {
 		_ = resp.Body.Close()
-		return nil, ended(policy, context.Canceled)
+		return ended(a.ctx.policy, context.Canceled)
 	}
-	return b, nil
+	return nil
 }
 
-// request is the caller's, for one attempt. Trailers stay the caller's own, who
-// sets them while the body is read.
-func (x *exchange) request(ctx, policy context.Context, body *requestBody) *http.Request {
-	r := x.req.Clone(ctx)
-	r.Trailer = x.req.Trailer
-	if body != nil {
-		r.Body, r.GetBody = body.reader(), x.content.again
+// request is the caller's, for one attempt. They share what a base must leave as
+// it is.
+func (x *exchange) request(a *attempt) *http.Request {
+	r := x.req.WithContext(&a.ctx)
+	if a.sent.ReadCloser != nil {
+		r.Body, r.GetBody = a.sent.reader(), x.content.again
 	}
 	if x.transport.cfg.Propagate(r) {
-		propagate(policy, r.Header)
+		r.Header = r.Header.Clone()
+		propagate(a.ctx.policy, r.Header)
 	}
 	return r
 }
