@@ -74,6 +74,21 @@ func (d *deadlineContext) watched() *lateContext {
 	return l
 }
 
+// AfterEnd is context.AfterFunc for who needs no Done, which spares what that
+// makes: f is called, once or twice, when the time is up or the parent has ended,
+// but not when the call is over. stop reports whether it came first.
+func (d *deadlineContext) AfterEnd(f func()) (stop func() bool) {
+	timer := time.AfterFunc(time.Duration(d.at-now()), f)
+	if d.Context.Done() == nil {
+		return timer.Stop
+	}
+	forget := context.AfterFunc(d.Context, f)
+	return func() bool {
+		inTime := forget()
+		return timer.Stop() && inTime
+	}
+}
+
 // set keeps the first ctx that it is given and cancels others.
 func (l *lateContext) set(ctx context.Context, cancel context.CancelFunc) {
 	l.mu.Lock()

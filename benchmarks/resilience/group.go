@@ -30,7 +30,7 @@ func groups() []group {
 	return append([]group{
 		retries(), breakers(), breakersByCalls(), breakersByTime(), breakersBySpeed(), openBreakers(),
 		timeouts(), watchedTimeouts(), bulkheads(), rateLimiters(), adaptiveLimiters(), hedges(),
-		pipelines(), gets(), httpClients(), httpServers(), grpcClients(), grpcServers(),
+		pipelines(), gets(), httpClients(), watchedHTTPClients(), httpServers(), grpcClients(), grpcServers(),
 	}, watermillHandlers()...)
 }
 

@@ -18,14 +18,29 @@ func (answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, work(r.Context())
 }
 
+// watching is one that looks at the request's context, as those that send do.
+type watching struct{}
+
+func (watching) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, watch(r.Context())
+}
+
 func httpClients() group {
+	return httpClientsOf("HTTP client, retry > breaker > timeout", answering{})
+}
+
+func watchedHTTPClients() group {
+	return httpClientsOf("HTTP client, the same, context watched", watching{})
+}
+
+func httpClientsOf(title string, base http.RoundTripper) group {
 	policy := newPipeline()
-	ours := resilience.Must(httpresilience.NewTransport(policy, httpresilience.TransportConfig{Base: answering{}}))
-	safe := failsafehttp.NewRoundTripper(answering{}, failsafePolicies(failsafehttp.NewRetryPolicyBuilder())...) //nolint:bodyclose // policies, not responses
-	return group{title: "HTTP client, retry > breaker > timeout", bare: requested("transport", answering{}), variants: []variant{
+	ours := resilience.Must(httpresilience.NewTransport(policy, httpresilience.TransportConfig{Base: base}))
+	safe := failsafehttp.NewRoundTripper(base, failsafePolicies(failsafehttp.NewRetryPolicyBuilder())...) //nolint:bodyclose // policies, not responses
+	return group{title: title, bare: requested("transport", base), variants: []variant{
 		requested("by hand: the policy", roundTripper(func(r *http.Request) (*http.Response, error) {
 			return resilience.Get(r.Context(), policy, func(ctx context.Context) (*http.Response, error) {
-				return answering{}.RoundTrip(r.WithContext(ctx))
+				return base.RoundTrip(r.WithContext(ctx))
 			})
 		})),
 		requested("millrace transport", ours),

@@ -82,7 +82,7 @@ func (c *attemptContext) watched() *linkedContext {
 	} else {
 		l.unlinkCaller = l.endWith(c.caller)
 	}
-	if !c.released && c.policy.Done() != c.caller.Done() {
+	if !c.released && c.endsEarlier() {
 		l.unlinkPolicy = l.endWith(c.policy)
 	}
 	c.linked.Store(l)
@@ -91,16 +91,32 @@ func (c *attemptContext) watched() *linkedContext {
 
 func unlinked() bool { return true }
 
+// endsEarlier reports whether the policy's context may end before the caller's.
+func (c *attemptContext) endsEarlier() bool {
+	_, ok := c.policy.(timed)
+	return ok || c.policy.Done() != c.caller.Done()
+}
+
+// timed is the context of a Timeout, which tells of its end for less than Done
+// takes.
+type timed interface {
+	AfterEnd(f func()) (stop func() bool)
+}
+
 // endWith ends the context with another one until that is undone, which reports
 // whether it was in time.
 func (l *linkedContext) endWith(ctx context.Context) (undo func() bool) {
-	end := func() { l.cancel(context.Cause(ctx)) }
-	switch {
-	case ctx.Done() == nil:
+	after, ok := ctx.(timed)
+	if !ok && ctx.Done() == nil {
 		return unlinked
-	case ctx.Err() != nil:
-		end() // and not soon, in a goroutine
+	}
+	if ctx.Err() != nil {
+		l.cancel(context.Cause(ctx)) // and not soon, in a goroutine
 		return func() bool { return false }
+	}
+	end := func() { l.cancel(context.Cause(ctx)) }
+	if ok {
+		return after.AfterEnd(end)
 	}
 	return context.AfterFunc(ctx, end)
 }
