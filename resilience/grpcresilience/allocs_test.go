@@ -31,7 +31,7 @@ func TestAllocations(t *testing.T) {
 	}{
 		"idempotent": {3, func() error { return client(ctx, get, in, out, nil, invoker) }},
 		"other":      {5, func() error { return client(ctx, charge, in, out, nil, invoker) }},
-		"server":     {4, func() error { _, err := server(ctx, in, info, handler); return err }},
+		"server":     {2, func() error { _, err := server(ctx, in, info, handler); return err }},
 	} {
 		var failed error
 		n := testing.AllocsPerRun(200, func() {

@@ -53,15 +53,11 @@ func UnaryServerInterceptor(policy resilience.Policy, cfg ServerConfig) (grpc.Un
 		if cfg.Exempt(info.FullMethod) {
 			return handler(ctx, request)
 		}
-		var response any
-		err := cfg.handle(ctx, policy, func(ctx context.Context) (err error) {
-			response, err = handler(ctx, request)
-			return err
-		})
-		if err != nil {
+		c := &unaryHandling{handling: handling{pause: cfg.RetryAfter}, request: request, handler: handler}
+		if err := c.outcome(ctx, policy.Do(ctx, c.call)); err != nil {
 			return nil, err
 		}
-		return response, nil
+		return c.response, nil
 	}, nil
 }
 
@@ -77,9 +73,13 @@ func StreamServerInterceptor(policy resilience.Policy, cfg ServerConfig) (grpc.S
 		if cfg.Exempt(info.FullMethod) {
 			return handler(srv, &serverStream{stream, ctx})
 		}
-		return cfg.handle(ctx, policy, func(ctx context.Context) error {
-			return handler(srv, &serverStream{stream, ctx})
-		})
+		h := &handling{pause: cfg.RetryAfter}
+		return h.outcome(ctx, policy.Do(ctx, func(ctx context.Context) error {
+			if err := h.begin(); err != nil {
+				return err
+			}
+			return h.end(handler(srv, &serverStream{stream, ctx}))
+		}))
 	}, nil
 }
 
@@ -90,22 +90,48 @@ type serverStream struct {
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
-// handle calls the handler once at most, also under a policy of somebody's own
-// that would do it again.
-func (c ServerConfig) handle(ctx context.Context, policy resilience.Policy, handler func(ctx context.Context) error) error {
-	var state struct{ called, succeeded atomic.Bool }
-	err := policy.Do(ctx, func(ctx context.Context) error {
-		if state.called.Swap(true) {
-			return errCalledTwice
-		}
-		err := handler(ctx)
-		state.succeeded.Store(err == nil)
-		return WithClass(err)
-	})
-	if err == nil && !state.succeeded.Load() {
+// unaryHandling is the handling of a unary call.
+type unaryHandling struct {
+	handling
+	request, response any
+	handler           grpc.UnaryHandler
+}
+
+func (c *unaryHandling) call(ctx context.Context) (err error) {
+	if err = c.begin(); err != nil {
+		return err
+	}
+	c.response, err = c.handler(ctx, c.request)
+	return c.end(err)
+}
+
+// handling is a call whose handler is called once at most, also under a policy of
+// somebody's own that would do it again.
+type handling struct {
+	pause             time.Duration
+	called, succeeded atomic.Bool
+}
+
+func (h *handling) begin() error {
+	if h.called.Swap(true) {
+		return errCalledTwice
+	}
+	return nil
+}
+
+func (h *handling) end(err error) error {
+	if err == nil {
+		h.succeeded.Store(true)
+	}
+	return WithClass(err)
+}
+
+// outcome takes the result of the policy.
+func (h *handling) outcome(ctx context.Context, err error) error {
+	if err == nil && !h.succeeded.Load() {
 		return errNoResponse
 	}
-	return withStatus(ctx, err, c.RetryAfter)
+	return withStatus(ctx, err, h.pause)
 }
 
 var (

@@ -73,15 +73,17 @@ type guarded struct {
 
 // ServeHTTP is of http.Handler.
 func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
 	if g.cfg.Trusted(r) {
-		var cancel context.CancelFunc
-		ctx, cancel = believe(ctx, r.Header)
+		ctx, cancel := believe(r.Context(), r.Header)
 		defer cancel()
+		r = r.WithContext(ctx)
 	}
-	s := &service{next: g.next, w: &writer{ResponseWriter: w}, r: r}
-	header := w.Header().Clone()
-	err := g.policy.Do(ctx, s.serve)
+	s := &service{Context: r.Context(), next: g.next, w: writer{ResponseWriter: w}, r: r}
+	var header http.Header
+	if h := w.Header(); len(h) > 0 {
+		header = h.Clone()
+	}
+	err := g.policy.Do(s, s.serve)
 	switch {
 	case s.aborted:
 		panic(http.ErrAbortHandler)
@@ -93,10 +95,12 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	problemOf(err).write(w, g.cfg.Docs)
 }
 
-// service is one request.
+// service is one request, and the context that the policy is called with: when
+// the handler is, too, the request need not be copied for another one.
 type service struct {
+	context.Context
 	next    http.Handler
-	w       *writer
+	w       writer
 	r       *http.Request
 	called  atomic.Bool
 	aborted bool
@@ -118,7 +122,11 @@ func (s *service) serve(ctx context.Context) (err error) {
 			panic(v) // with the frames of the first one still on the stack
 		}
 	}()
-	s.next.ServeHTTP(s.w, s.r.WithContext(ctx))
+	r := s.r
+	if ctx != context.Context(s) {
+		r = r.WithContext(ctx)
+	}
+	s.next.ServeHTTP(&s.w, r)
 	switch {
 	case s.w.status >= http.StatusInternalServerError:
 		return s.failure(&StatusError{Status: s.w.status, class: resilience.Transient})
