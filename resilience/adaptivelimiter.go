@@ -106,9 +106,9 @@ func (l *AdaptiveLimiter) do(ctx context.Context, c call) error {
 		return l.reject()
 	}
 	defer l.running.Add(-1)
-	c.now = c.clock()
+	begun := c.clock()
 	err := c.run(ctx)
-	l.sample(now(), c.now, err)
+	l.sample(now(), begun, err)
 	return err
 }
 

@@ -131,16 +131,7 @@ func (b *Bulkhead) become(next *Bulkhead) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cfg.Store(next.cfg.Load())
-	for len(b.queue) > 0 {
-		s := b.state.Load()
-		if s%oneWaits >= b.places() {
-			return
-		}
-		if b.state.CompareAndSwap(s, s+1-oneWaits) {
-			close(b.queue[0].turn)
-			b.queue = b.queue[1:]
-		}
-	}
+	b.handOver()
 }
 
 // become takes over the settings of next. Calls that could begin at once still

@@ -15,6 +15,8 @@ func TestAllocations(t *testing.T) {
 	timeout := Must(NewTimeout(TimeoutConfig{After: time.Minute}))
 	fn := returning(nil)
 	get := func(context.Context) (int, error) { return 1, nil }
+	first := Must(NewRetry(RetryConfig{}))
+	require.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = Get(context.Background(), first, get) }), "Get through a Retry")
 	for name, test := range map[string]struct {
 		policy Policy
 		allocs float64

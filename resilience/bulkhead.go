@@ -30,8 +30,11 @@ type BulkheadConfig struct {
 // bounded time; the others are turned away with ErrBulkheadFull.
 type Bulkhead struct {
 	cfg      atomic.Pointer[BulkheadConfig] // changed with the lock held
-	state    atomic.Uint64                  // calls under way, and those that wait in the upper half
 	rejected atomic.Int64
+
+	_     apart
+	state atomic.Uint64 // calls under way, and those that wait in the upper half
+	_     apart
 
 	mu    sync.Mutex // guards what follows, and every change of the upper half
 	queue []*waiter
@@ -66,25 +69,38 @@ func NewBulkhead(cfg BulkheadConfig) (*Bulkhead, error) {
 
 // Do calls fn when it is its turn.
 func (b *Bulkhead) Do(ctx context.Context, fn func(ctx context.Context) error) error {
-	return b.do(ctx, call{target: function(fn)})
-}
-
-func (b *Bulkhead) do(ctx context.Context, c call) error {
-	for {
-		s := b.state.Load()
-		if s >= b.places() {
-			if err := b.enter(ctx); err != nil {
-				return err
-			}
-			c = c.again()
-			break
-		}
-		if b.state.CompareAndSwap(s, s+1) {
-			break
+	if !b.enterAtOnce() {
+		if err := b.enter(ctx); err != nil {
+			return err
 		}
 	}
 	defer b.leave()
+	return fn(ctx)
+}
+
+func (b *Bulkhead) do(ctx context.Context, c call) error {
+	if !b.enterAtOnce() {
+		if err := b.enter(ctx); err != nil {
+			return err
+		}
+		c.again()
+	}
+	defer b.leave()
 	return c.run(ctx)
+}
+
+// enterAtOnce takes a place if there is one and nobody waits.
+func (b *Bulkhead) enterAtOnce() bool {
+	places := b.places()
+	for {
+		s := b.state.Load()
+		if s >= places {
+			return false
+		}
+		if b.state.CompareAndSwap(s, s+1) {
+			return true
+		}
+	}
 }
 
 // enter waits for a place if need be.
@@ -159,37 +175,22 @@ func (b *Bulkhead) withdraw(w *waiter) bool {
 	return true
 }
 
-// leave gives the place to the first who waits, or back. There are more places
-// taken than there are only after a reload.
+// leave gives the place back. While somebody waits nobody else takes it.
 func (b *Bulkhead) leave() {
-	for {
-		s := b.state.Load()
-		if s >= oneWaits {
-			if b.handOver() {
-				return
-			}
-		} else if b.state.CompareAndSwap(s, s-1) {
-			return
-		}
+	if b.state.Add(1<<64-1) >= oneWaits {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.handOver()
 	}
 }
 
-// handOver reports false when nobody waits any more.
-func (b *Bulkhead) handOver() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(b.queue) == 0 {
-		return false
+// handOver gives free places to those who wait. It is called with the lock held.
+func (b *Bulkhead) handOver() {
+	for len(b.queue) > 0 && b.state.Load()%oneWaits < b.places() {
+		b.state.Add((1 - oneWaits) & (1<<64 - 1))
+		close(b.queue[0].turn)
+		b.queue = slices.Delete(b.queue, 0, 1)
 	}
-	if b.state.Load()%oneWaits > b.places() {
-		b.state.Add(1<<64 - 1)
-		return true
-	}
-	w := b.queue[0]
-	b.queue = slices.Delete(b.queue, 0, 1)
-	b.state.Add(-oneWaits & (1<<64 - 1))
-	close(w.turn)
-	return true
 }
 
 func (b *Bulkhead) places() uint64 { return uint64(b.cfg.Load().Concurrency) }

@@ -93,6 +93,7 @@ type CircuitBreakerConfig struct {
 // WindowPeriod (once) and SlowCall (twice).
 type CircuitBreaker struct {
 	period atomic.Pointer[period]
+	_      apart
 	stats  struct{ rejected, opened atomic.Int64 }
 }
 
@@ -197,7 +198,7 @@ func (b *CircuitBreaker) do(ctx context.Context, c call) (err error) {
 		}
 	}
 	if p.cfg.SlowCall > 0 {
-		c.now = c.clock()
+		c.clock()
 	}
 	returned := false
 	defer func() {

@@ -126,6 +126,27 @@ func TestDeadlineContext(t *testing.T) {
 			requireTimedOut(t, valued)
 			return nil
 		}},
+		"tells of its end without Done": {background, func(t *testing.T, ctx context.Context) error {
+			begun, told := time.Now(), make(chan time.Duration, 2)
+			ctx.(*deadlineContext).AfterEnd(func() { told <- time.Since(begun) })
+			require.Equal(t, time.Second, <-told)
+			requireTimedOut(t, ctx)
+			return nil
+		}},
+		"tells of its parent's end without Done": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeoutCause(ctx, time.Millisecond, errDown)
+		}, func(t *testing.T, ctx context.Context) error {
+			told := make(chan error, 2)
+			stop := ctx.(*deadlineContext).AfterEnd(func() { told <- context.Cause(ctx) })
+			require.Equal(t, errDown, <-told)
+			require.False(t, stop())
+			return nil
+		}},
+		"tells nobody who has gone": {background, func(t *testing.T, ctx context.Context) error {
+			require.True(t, ctx.(*deadlineContext).AfterEnd(func() { require.Fail(t, "stopped") })())
+			<-ctx.Done()
+			return nil
+		}},
 		"lets a child go": {background, func(t *testing.T, ctx context.Context) error {
 			stop := context.AfterFunc(ctx, func() { require.Fail(t, "stopped") })
 			require.True(t, stop())

@@ -12,7 +12,8 @@ import (
 type foreign struct{ Policy }
 
 func (f foreign) do(ctx context.Context, c call) error {
-	inner := &foreignCall{call: c.again()}
+	c.again()
+	inner := &foreignCall{call: c}
 	return f.Do(ctx, inner.run)
 }
 

@@ -10,8 +10,23 @@ import "context"
 //
 //	resilience.Get(ctx, policy, resilience.Check(fetch, notStale))
 func Get[T any](ctx context.Context, p Policy, fn func(ctx context.Context) (T, error)) (T, error) {
+	if r, ok := p.(*Retry); ok && r.cfg.MaxElapsed == 0 {
+		return getRetrying(ctx, r, fn)
+	}
 	g := &getter[T]{fn: fn}
 	err := asLayer(p).do(ctx, call{target: g})
+	return g.value, err
+}
+
+// getRetrying needs nothing to hold the value of a first attempt that succeeds.
+func getRetrying[T any](ctx context.Context, r *Retry, fn func(ctx context.Context) (T, error)) (T, error) {
+	r.cfg.Budget.earn()
+	v, err := fn(ctx)
+	if err == nil {
+		return v, nil
+	}
+	g := &getter[T]{fn, v}
+	err = r.retry(ctx, call{target: g}, err)
 	return g.value, err
 }
 

@@ -78,10 +78,10 @@ func (h *Hedge) Do(ctx context.Context, fn func(ctx context.Context) error) erro
 }
 
 func (h *Hedge) do(ctx context.Context, c call) error {
-	c = c.pay(h.cfg.Budget)
+	c.pay(h.cfg.Budget)
 	if h.cfg.Quantile > 0 {
-		c.now = c.clock()
-		defer func() { h.learn(now() - c.now) }()
+		begun := c.clock()
+		defer func() { h.learn(now() - begun) }()
 	}
 	r := &race{hedge: h, call: c, begun: 1, running: 1}
 	r.ctx, r.cancel = context.WithCancelCause(ctx)
@@ -153,7 +153,8 @@ func (r *race) attempt(n int) {
 	if n > 1 {
 		r.hedge.cfg.Observer.tell(Event{Kind: EventHedged, Policy: r.hedge.cfg.Name, Type: "hedge", Attempt: n})
 	}
-	c := r.call.again()
+	c := r.call
+	c.again()
 	c.target = t
 	err = c.run(r.ctx)
 	returned = true

@@ -28,9 +28,9 @@ func (m *measured) Do(ctx context.Context, fn func(ctx context.Context) error) e
 }
 
 func (m *measured) do(ctx context.Context, c call) error {
-	c.now = c.clock()
+	begun := c.clock()
 	err := ErrPanicked
-	defer func() { m.record(ctx, time.Duration(now()-c.now), err) }()
+	defer func() { m.record(ctx, time.Duration(now()-begun), err) }()
 	err = m.layer.do(ctx, c)
 	return err
 }

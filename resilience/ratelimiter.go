@@ -44,7 +44,10 @@ type pace struct {
 	cfg      RateLimiterConfig
 	interval int64 // between calls
 	slack    int64 // how far ahead of the calls the instant may be
-	free     atomic.Int64
+
+	_    apart
+	free atomic.Int64
+	_    apart
 }
 
 // moved is the instant of a pace that has a successor.
@@ -80,14 +83,21 @@ func NewRateLimiter(cfg RateLimiterConfig) (*RateLimiter, error) {
 
 // Do calls fn when there is room.
 func (l *RateLimiter) Do(ctx context.Context, fn func(ctx context.Context) error) error {
-	return l.do(ctx, call{target: function(fn)})
+	if l.reserve(now(), 0) == 0 {
+		return fn(ctx)
+	}
+	return l.wait(ctx, call{target: function(fn)})
 }
 
 func (l *RateLimiter) do(ctx context.Context, c call) error {
-	c.now = c.clock()
-	if l.reserve(c.now, 0) == 0 {
+	if l.reserve(c.clock(), 0) == 0 {
 		return c.run(ctx)
 	}
+	return l.wait(ctx, c)
+}
+
+// wait makes the call later, or turns it away.
+func (l *RateLimiter) wait(ctx context.Context, c call) error {
 	if err := ended(ctx); err != nil {
 		return l.gone(err)
 	}
@@ -102,7 +112,8 @@ func (l *RateLimiter) do(ctx context.Context, c call) error {
 	if err := sleep(ctx, wait); err != nil {
 		return l.gone(err)
 	}
-	return c.again().run(ctx)
+	c.again()
+	return c.run(ctx)
 }
 
 // gone is the error of a caller that waits no longer.

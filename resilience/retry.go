@@ -94,21 +94,20 @@ func NewRetry(cfg RetryConfig) (*Retry, error) {
 
 // Do calls fn until it succeeds or there is a reason to stop.
 func (r *Retry) Do(ctx context.Context, fn func(ctx context.Context) error) error {
-	c := call{target: function(fn)}
 	if r.cfg.MaxElapsed > 0 {
-		return r.do(ctx, c)
+		return r.do(ctx, call{target: function(fn)})
 	}
 	r.cfg.Budget.earn() // do in short, since passing a call on takes longer than all that it does
 	if err := fn(ctx); err != nil {
-		return r.retry(ctx, c, err)
+		return r.retry(ctx, call{target: function(fn)}, err)
 	}
 	return nil
 }
 
 func (r *Retry) do(ctx context.Context, c call) error {
-	c = c.pay(r.cfg.Budget)
+	c.pay(r.cfg.Budget)
 	if r.cfg.MaxElapsed > 0 {
-		c.now = c.clock()
+		c.clock()
 	}
 	err := c.run(ctx)
 	if err == nil {
@@ -144,7 +143,8 @@ func (r *Retry) retry(ctx context.Context, c call, err error) error {
 			return r.giveUp(&RetryError{Attempts: attempt, Reason: stop, Cause: cause, Err: err, rejected: rejected})
 		}
 		r.stats.retries.Add(1)
-		if err = c.again().run(hop.With(ctx, previous+attempt)); err == nil {
+		c.again()
+		if err = c.run(hop.With(ctx, previous+attempt)); err == nil {
 			return nil
 		}
 		rejected = rejected && IsRejected(err)

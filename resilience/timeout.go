@@ -51,21 +51,26 @@ func NewTimeout(cfg TimeoutConfig) (*Timeout, error) {
 
 // Do calls fn with a context that ends in time.
 func (t *Timeout) Do(ctx context.Context, fn func(ctx context.Context) error) error {
-	return t.do(ctx, call{target: function(fn)})
+	d := t.begin(ctx, now())
+	defer d.finish()
+	return t.outcome(d, fn(d))
 }
 
 func (t *Timeout) do(ctx context.Context, c call) error {
-	c.now = c.clock()
-	d := &deadlineContext{Context: ctx, timeout: t, at: c.now + int64(t.cfg.After)}
+	d := t.begin(ctx, c.clock())
 	defer d.finish()
-	err := c.run(d)
+	return t.outcome(d, c.run(d))
+}
+
+func (t *Timeout) begin(ctx context.Context, now int64) *deadlineContext {
+	return &deadlineContext{Context: ctx, timeout: t, at: now + int64(t.cfg.After)}
+}
+
+// outcome tells errors of calls whose time is up from others.
+func (t *Timeout) outcome(d *deadlineContext, err error) error {
 	if err == nil || !d.expired() {
 		return err
 	}
-	return t.timeUp(err)
-}
-
-func (t *Timeout) timeUp(err error) error {
 	t.timedOut.Add(1)
 	err = &TimeoutError{Policy: t.cfg.Name, After: t.cfg.After, Err: err}
 	t.cfg.Observer.tell(Event{Kind: EventTimedOut, Policy: t.cfg.Name, Type: "timeout", Err: err})

@@ -59,9 +59,17 @@ func (w *consecutive) bad(outcome, int64) bool { return w.row.Add(1) >= w.most }
 type lastCalls struct {
 	limits
 	ring            []atomic.Uint32
-	next            atomic.Uint64
 	failures, slows atomic.Int64
+
+	_    apart
+	next atomic.Uint64
+	_    apart
 }
+
+// apart keeps what all calls write to out of the cache lines of what they read.
+type apart [cacheLine - 8]byte
+
+const cacheLine = 64
 
 func newLastCalls(n int, l limits) *lastCalls {
 	return &lastCalls{limits: l, ring: make([]atomic.Uint32, n)}
@@ -95,7 +103,7 @@ type lastPeriod struct {
 	width   int64 // of a bucket, in nanoseconds
 	buckets [buckets]struct {
 		calls, slows counter
-		_            [64 - 16]byte // a cache line each
+		_            [cacheLine - 16]byte
 	}
 }
 

@@ -20,6 +20,7 @@ func timeouts() group {
 	unwatched := func(<-chan struct{}) error { return work(ctx) }
 	return group{title: "timeout, context not watched", variants: []variant{
 		shared("by hand: a context that makes its timer when asked", func() error { return handTimeout(ctx, work) }),
+		shared("by hand: the same with time.Now and sync.Once", func() error { return lazyTimeout(ctx, work) }),
 		shared("by hand: context.WithTimeout", func() error { return standardTimeout(ctx, work) }),
 		shared("millrace", func() error { return ours.Do(ctx, work) }),
 		shared("failsafe-go", func() error { return safe.Run(nullary) }),
