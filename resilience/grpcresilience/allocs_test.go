@@ -14,8 +14,8 @@ import (
 
 // A policy that allocates nothing shows what the interceptors do: the call, its
 // function and its value; for calls that must not be repeated, instead of the
-// value, the attempt and the options it learns by; for handlers the response, what is known of the
-// call, and their functions.
+// value, the attempt and the options it learns by; for handlers what is known of
+// the call, and its function.
 func TestAllocations(t *testing.T) {
 	policy := pipeline(t, retry(t, resilience.RetryConfig{}), breaker(t, 5), resilience.Must(resilience.NewBulkhead(resilience.BulkheadConfig{})))
 	client := grpcresilience.UnaryClientInterceptor(policy, grpcresilience.ClientConfig{Idempotent: onlyGet})
