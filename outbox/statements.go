@@ -25,6 +25,7 @@ type statements struct {
 	peek, acquire, taken, renew, fence, release    string // the relay's row
 	read, oldest, chunk, below, deleteRange, ahead string // the log
 	nextDue, due, moveDue, deleteDue               string // scheduled rows
+	takeDue                                        string // due, moveDue and deleteDue in one; PostgreSQL only
 	park, parkBehind, unlog, inLog, heldKeys       string // parking
 	parked, parkedOf                               string // inspecting
 	unpark, dropParked, unparkKey, dropKey         string // sending again
@@ -91,6 +92,11 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 	s.moveDue = q(`INSERT INTO {p} ({event}, created_at)
 		SELECT {event}, CAST(? AS {int}) FROM {p}_scheduled WHERE position {list} ORDER BY due_at, position`)
 	s.deleteDue = q(`DELETE FROM {p}_scheduled WHERE position {list}`)
+	if s.dialect == Postgres {
+		s.takeDue = q(`WITH taken AS (DELETE FROM {p}_scheduled WHERE position = ANY(ARRAY(
+			SELECT position FROM {p}_scheduled WHERE due_at >= ? AND due_at <= ? ORDER BY due_at, position LIMIT ?)) RETURNING {event}, due_at, position)
+			INSERT INTO {p} ({event}, created_at) SELECT {event}, ?::bigint FROM taken ORDER BY due_at, position`)
+	}
 }
 
 func parkingStatements(s *statements, q func(string) string) {
