@@ -38,6 +38,12 @@ func (s *Statements) MarkMany(keys []Key, at int64) (statement string, args []an
 	return statement, args
 }
 
+// StrictMany is Strict for up to Chunk marks, on PostgreSQL: if one of them is
+// there it fails.
+func (s *Statements) StrictMany(keys []Key, at int64) (statement string, args []any) {
+	return `INSERT INTO ` + s.Table + ` (consumer, source, id, handled_at) SELECT c, s, i, $4::bigint FROM ` + unnest, append(arrays(keys), at)
+}
+
 // SeenMany returns those of up to Chunk keys that have marks.
 func (s *Statements) SeenMany(keys []Key) (statement string, args []any) {
 	where, args := s.where(keys)
