@@ -23,6 +23,7 @@ type arrival struct {
 	src      *source
 	step     string
 	act      *control
+	found    Instance // as it was last loaded; without an id if there is none
 }
 
 func (o *Orchestrator) handler(saga, topic, consumer string) message.NoPublishHandlerFunc {
@@ -142,6 +143,7 @@ func (o *Orchestrator) arrive(ctx context.Context, saga string, a *arrival) erro
 // none.
 func (o *Orchestrator) prepare(ctx context.Context, saga string, a *arrival, fresh bool) (*transit, error) {
 	i, err := o.load(ctx, saga, a.id, fresh)
+	a.found = i
 	if errors.Is(err, ErrNoInstance) {
 		return o.prepareFirst(ctx, saga, a)
 	}

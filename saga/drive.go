@@ -167,15 +167,12 @@ func (o *Orchestrator) next(ctx context.Context, last *transit) (*transit, error
 // before, the process that handled it may have died before it made the calls that
 // followed.
 func (o *Orchestrator) again(ctx context.Context, saga string, a *arrival) error {
-	i, err := o.load(ctx, saga, a.id, false) // it is fresh by now
-	if errors.Is(err, ErrNoInstance) {
+	i := a.found // which is fresh by now
+	if i.ID == "" || !i.Status.moving() {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
 	t, err := o.transit(ctx, i)
-	if err != nil || i.Status.Ended() || i.Status == Stuck || len(t.plan.program.pending(t.progress)) == 0 {
+	if err != nil || len(t.plan.program.pending(t.progress)) == 0 {
 		return err
 	}
 	attributes, err := eventbus.ReadAttributes(a.m)
