@@ -29,9 +29,10 @@ func (s *SQLStore) Commit(ctx context.Context, c Commit) error {
 		return eventbus.Permanent(s.failed("commit", err))
 	}
 	if s.commit != nil {
+		one, together := s.guarded(c)
 		err = s.commit(ctx, tables.Transition{
 			Consumer: c.Consumer, Source: c.Source, EventID: c.EventID,
-			Statement: s.guarded(c), Args: args,
+			Statement: one, Together: together, Args: args,
 			Publish: func(ctx context.Context, to message.Publisher) error { return publish(ctx, to, c.Messages) },
 		})
 	} else {
@@ -48,11 +49,11 @@ func (s *SQLStore) Commit(ctx context.Context, c Commit) error {
 	return nil
 }
 
-func (s *SQLStore) guarded(c Commit) string {
+func (s *SQLStore) guarded(c Commit) (one, together string) {
 	if c.Instance.Revision == 1 {
-		return s.sql.guardedInsert
+		return s.sql.guardedInsert, s.sql.insertTogether
 	}
-	return s.sql.guardedUpdate
+	return s.sql.guardedUpdate, s.sql.updateTogether
 }
 
 // transact commits by database/sql. The mark comes first, so that deliveries of
@@ -185,22 +186,27 @@ func fromMillis(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// publish publishes messages in order, those of one topic that follow each other
-// together.
+// publish publishes copies of messages with ctx, in order, those of one topic that
+// follow each other together.
 func publish(ctx context.Context, to message.Publisher, messages []Message) error {
 	for first := 0; first < len(messages); {
 		var run []*message.Message
 		topic := messages[first].Topic
 		for ; first < len(messages) && messages[first].Topic == topic; first++ {
-			m := messages[first].Message
-			if m != nil {
-				m.SetContext(ctx)
-			}
-			run = append(run, m)
+			run = append(run, withContext(ctx, messages[first].Message))
 		}
 		if err := to.Publish(topic, run...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func withContext(ctx context.Context, m *message.Message) *message.Message {
+	if m == nil {
+		return nil // which is refused
+	}
+	c := &message.Message{UUID: m.UUID, Metadata: m.Metadata, Payload: m.Payload}
+	c.SetContext(ctx)
+	return c
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/millrace-go/millrace/saga/internal/tables"
 )
 
 // Load is Store.Load.
@@ -13,26 +15,40 @@ func (s *SQLStore) Load(ctx context.Context, saga, id string) (Instance, error) 
 	if s.err != nil {
 		return Instance{}, s.err
 	}
-	i, err := readInstance(s.db.QueryRowContext(ctx, s.sql.load, saga, stored(id)))
+	r := &tables.Row{}
+	found, err := s.load(ctx, tables.Lookup{Saga: saga, ID: stored(id), Statement: s.sql.load, Together: s.sql.loadTogether, Row: r})
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return Instance{}, ErrNoInstance
 	case err != nil:
 		return Instance{}, s.failed("load", err)
+	case !found:
+		return Instance{}, ErrNoInstance
 	}
-	return i, nil
+	return instanceOf(r), nil
+}
+
+func (s *SQLStore) loadByDB(ctx context.Context, l tables.Lookup) (found bool, err error) {
+	err = s.db.QueryRowContext(ctx, l.Statement, l.Saga, l.ID).Scan(l.Row.Columns()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return true, err
 }
 
 // row is a *sql.Row or *sql.Rows.
 type row interface{ Scan(dest ...any) error }
 
-func readInstance(r row) (i Instance, err error) {
-	var wake, created, updated int64
-	var id, text, progress, state []byte
-	err = r.Scan(&i.Saga, &id, &i.Version, &i.Revision, &i.Status, &i.StateVersion, &wake, &created, &updated, &text, &progress, &state)
-	i.ID, i.Error, i.Progress, i.State = string(id), string(text), read(progress), read(state)
-	i.Wake, i.Created, i.Updated = fromMillis(wake), fromMillis(created), fromMillis(updated)
-	return i, err
+func readInstance(from row) (Instance, error) {
+	var r tables.Row
+	err := from.Scan(r.Columns()...)
+	return instanceOf(&r), err
+}
+
+func instanceOf(r *tables.Row) Instance {
+	return Instance{
+		Saga: r.Saga, ID: string(r.ID), Version: r.Version, Revision: r.Revision, Status: Status(r.Status), StateVersion: r.StateVersion,
+		Wake: fromMillis(r.Wake), Created: fromMillis(r.Created), Updated: fromMillis(r.Updated),
+		Error: string(r.Error), Progress: read(r.Progress), State: read(r.State),
+	}
 }
 
 // read is the other way of stored: what is empty may have been nil.

@@ -13,11 +13,14 @@ type statements struct {
 	migrations []dialect.Migration
 
 	load, history, count, pinned, pin string
+	loadTogether                      string // of PostgreSQL
 
 	// An instance and its history are one statement on PostgreSQL, two elsewhere. The
 	// guarded ones fail where the others change nothing.
 	insert, update, record       string
 	guardedInsert, guardedUpdate string
+	// Of several instances, by arrays.
+	insertTogether, updateTogether string
 
 	list                            listStatements
 	sagas, ended, drop, dropHistory string // pruning
@@ -38,6 +41,7 @@ func newStatements(d Dialect, prefix string) statements {
 	s.pin = q(`INSERT INTO {p}_definitions (saga, version, fingerprint) VALUES (?, ?, ?)` + orNothing(d))
 	if d == Postgres {
 		s.commitPostgres(q)
+		s.togetherPostgres(q)
 	} else {
 		s.insert = q(`INSERT INTO {p} (` + instanceColumns + `, rested_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)` + orNothing(d))
 		s.update = q(`UPDATE {p} SET version = ?, revision = ?, status = ?, state_version = ?, wake_at = ?, created_at = ?, updated_at = ?,
@@ -89,4 +93,27 @@ func (s *statements) commitPostgres(q func(string) string) {
 	guard := `, recorded AS (` + record + `) SELECT 1 / count(*) FROM changed`
 	s.guardedInsert = q(`WITH changed AS (` + insert + `)` + guard)
 	s.guardedUpdate = q(`WITH changed AS (` + update + `)` + guard)
+}
+
+// togetherPostgres reads and writes several instances by one statement. The
+// parameters are those of the single ones, as arrays. What is written is all of
+// them or, by a division by zero, none.
+func (s *statements) togetherPostgres(q func(string) string) {
+	// A LIMIT has each instance looked up by its key, whatever the planner believes
+	// about the size of the table.
+	s.loadTogether = q(`SELECT u.n, i.* FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS u (saga, id, n)
+		CROSS JOIN LATERAL (SELECT ` + instanceColumns + ` FROM {p} AS s WHERE s.saga = u.saga AND s.id = u.id LIMIT 1) AS i`)
+	const (
+		instances = `unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[],
+			$9::bigint[], $10::text[], $11::bytea[], $12::bytea[], $13::bigint[])`
+		record = `, recorded AS (INSERT INTO {p}_history (` + entryColumns + `) SELECT * FROM
+			unnest($1::text[], $2::bytea[], $4::bigint[], $14::bigint[], $15::text[], $16::bytea[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[]))
+			SELECT 1 / (count(*) = cardinality($1::text[]))::int FROM changed`
+	)
+	s.insertTogether = q(`WITH changed AS (INSERT INTO {p} (` + instanceColumns + `, rested_at) SELECT * FROM ` + instances + `
+		ON CONFLICT DO NOTHING RETURNING 1)` + record)
+	s.updateTogether = q(`WITH changed AS (UPDATE {p} AS s SET version = u.version, revision = u.revision, status = u.status, state_version = u.state_version,
+			wake_at = u.wake_at, created_at = u.created_at, updated_at = u.updated_at, error = u.error, progress = u.progress, state = u.state, rested_at = u.rested_at
+		FROM ` + instances + ` AS u (` + instanceColumns + `, rested_at)
+		WHERE s.saga = u.saga AND s.id = u.id AND s.revision = u.revision - 1 RETURNING 1)` + record)
 }

@@ -60,7 +60,8 @@ type SQLStore struct {
 	retention time.Duration
 	logger    *slog.Logger
 	commit    func(ctx context.Context, t tables.Transition) error // nil: by db
-	err       error                                                // what was wrong with the arguments of NewSQLStore
+	load      func(ctx context.Context, l tables.Lookup) (found bool, err error)
+	err       error // what was wrong with the arguments of NewSQLStore
 }
 
 var _ Store = (*SQLStore)(nil)
@@ -100,7 +101,10 @@ func NewSQLStore(db *sql.DB, d Dialect, box *outbox.Outbox, inbox *idempotency.I
 	for _, opt := range opts {
 		opt(&c)
 	}
-	s := &SQLStore{db: db, box: box, inbox: inbox, retention: c.Retention, logger: c.Logger, commit: c.Commit}
+	s := &SQLStore{db: db, box: box, inbox: inbox, retention: c.Retention, logger: c.Logger, commit: c.Commit, load: c.Load}
+	if s.load == nil {
+		s.load = s.loadByDB
+	}
 	var errs []error
 	if db == nil {
 		errs = append(errs, errors.New("the database is nil"))

@@ -35,13 +35,20 @@ func eachMode(t *testing.T, test func(t *testing.T, r rig)) {
 	}
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { eachMode(t, conforms) }
+
+func TestConformanceInGroups(t *testing.T) {
 	eachMode(t, func(t *testing.T, r rig) {
-		sagatest.RunStore(t, func(t *testing.T) sagatest.Opened {
-			_, err := r.db.Exec("TRUNCATE millrace_saga, millrace_saga_history, millrace_saga_definitions, millrace_inbox, millrace_outbox, millrace_outbox_scheduled")
-			require.NoError(t, err)
-			return sagatest.Opened{Store: r, Messages: r.published}
-		})
+		pgxsaga.AlwaysInGroups(r.Store)
+		conforms(t, r)
+	})
+}
+
+func conforms(t *testing.T, r rig) {
+	sagatest.RunStore(t, func(t *testing.T) sagatest.Opened {
+		_, err := r.db.Exec("TRUNCATE millrace_saga, millrace_saga_history, millrace_saga_definitions, millrace_inbox, millrace_outbox, millrace_outbox_scheduled")
+		require.NoError(t, err)
+		return sagatest.Opened{Store: r, Messages: r.published}
 	})
 }
 
