@@ -103,8 +103,7 @@ func (t *term) moveBatch(floor int64) (moved int, err error) {
 	q, now := &t.box.sql, time.Now().UnixMilli()
 	err = t.box.fenced(t.work, t.lease.token, func(tx *sql.Tx) error {
 		if q.takeDue != "" {
-			n, err := exec(t.work, tx, q.takeDue, floor, now, dueBatch, now)
-			moved = int(n)
+			moved, err = exec(t.work, tx, q.takeDue, floor, now, dueBatch, now)
 			return err
 		}
 		due, err := positions(t.work, tx, q.due, floor, now, dueBatch)

@@ -61,7 +61,7 @@ func (s *ours) serve(ctx context.Context, tap func(message.Publisher) message.Pu
 	if err != nil {
 		return nil, err
 	}
-	svc := eventbus.NewService("shop", bus, eventbus.Logger(silent), eventbus.Defaults(eventbus.Concurrency(32)))
+	svc := eventbus.NewService("shop", bus, eventbus.Logger(silent), eventbus.Defaults(eventbus.Concurrency(128)))
 	var to message.Publisher = bus
 	if tap != nil {
 		to = tap(bus)
