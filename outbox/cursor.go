@@ -29,11 +29,19 @@ func newCursor(published int64, missing gaps) *cursor {
 	return &cursor{frontier: published, published: published, missing: missing, late: map[int64]struct{}{}}
 }
 
-// take numbers a row that was read. Missing positions before it are
-// remembered unless the log has no gaps by its nature.
-func (c *cursor) take(position int64) (number int64) {
+// take numbers rows that were read, and returns the number of the first. Missing
+// positions before them are remembered unless the log has no gaps by its nature.
+func (c *cursor) take(rows []*row) (first int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	first = c.read + 1
+	for _, r := range rows {
+		c.add(r.position)
+	}
+	return first
+}
+
+func (c *cursor) add(position int64) {
 	if position > c.frontier {
 		if position > c.frontier+1 && !c.gapless {
 			c.missing.add(span{from: c.frontier + 1, to: position - 1, seen: time.Now()})
@@ -45,7 +53,6 @@ func (c *cursor) take(position int64) (number int64) {
 	}
 	c.positions = append(c.positions, position)
 	c.read++
-	return c.read
 }
 
 // where returns what the next read is about.

@@ -20,11 +20,10 @@ type item = dispatch.Item[*row]
 func (t *term) deliver(items []*item) {
 	var space [8]string
 	topics := space[:0]
+	items = t.detour.claim(items)
 	for i, it := range items {
 		r := it.Record
 		switch {
-		case t.detour.claim(r):
-			items[i] = nil
 		case t.parkBehind(it):
 			items[i] = nil
 		case r.tries.alone:
@@ -181,12 +180,10 @@ func (t *term) settleEach(sent []*item, errs []error) {
 }
 
 func (t *term) accept(sent []*item) {
-	for _, it := range sent {
-		it.Record.metadata, it.Record.payload = nil, nil // kept by the lane until the watermark passes
-	}
 	topic := sent[0].Record.topic
+	t.detour.settled(sent...)
 	for _, it := range sent {
-		t.detour.settled(it.Record)
+		*it.Record = row{gone: true} // it may stay for as long as others of its slab
 	}
 	t.counters.published.Add(uint64(len(sent)))
 	if t.brokerOf(topic).health.succeeded(len(sent)) {

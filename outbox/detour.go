@@ -23,8 +23,7 @@ type detour struct {
 	over     sync.Cond           // that is over
 	takenTo  int64               // the last position that went into the lane
 	entering *row                // the last row, until a worker has it: it may wait for room
-	inHand   map[string]int      // rows in the lane that are not settled, by topic
-	keys     map[string]int      // and by topic and key, those that have one
+	inHand   []*row              // rows in the lane that are not settled, in no order
 	sent     map[int64]struct{}  // positions that are published and not read in their turn yet
 	avoid    map[string]struct{} // topics that failed here too
 }
@@ -36,24 +35,22 @@ const (
 	detourKeys  = 50     // in hand, to look for others of the same topics
 )
 
-// take records a row that goes into the lane, where it may have to wait for room.
-func (d *detour) take(r *row) {
+// take records rows that go into the lane. The last one may have to wait there for
+// room.
+func (d *detour) take(rows []*row) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.wait()
-	d.takenTo = max(d.takenTo, r.position)
-	if _, r.sent = d.sent[r.position]; r.sent {
-		delete(d.sent, r.position)
-		return
+	for _, r := range rows {
+		d.takenTo = max(d.takenTo, r.position)
+		if _, r.gone = d.sent[r.position]; r.gone {
+			delete(d.sent, r.position)
+			continue
+		}
+		r.place = len(d.inHand)
+		d.inHand = append(d.inHand, r)
+		d.entering = r
 	}
-	if d.inHand == nil {
-		d.inHand, d.keys = map[string]int{}, map[string]int{}
-	}
-	d.inHand[r.topic]++
-	if r.order != "" {
-		d.keys[r.order]++
-	}
-	d.entering = r
 }
 
 // wait lets a detour end that may be about the caller's row.
@@ -63,34 +60,51 @@ func (d *detour) wait() {
 	}
 }
 
-// claim gives a row to a worker, and reports whether it is published already.
-func (d *detour) claim(r *row) (sent bool) {
+// claim gives rows to a worker, but for those that are dealt with already.
+func (d *detour) claim(items []*item) (left []*item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.entering == r {
-		d.wait()
-		d.entering = nil
+	left = items[:0]
+	for _, it := range items {
+		if d.entering == it.Record {
+			d.wait()
+			d.entering = nil
+		}
+		if !it.Record.gone {
+			left = append(left, it)
+		}
 	}
-	return r.sent
+	return left
 }
 
-// settled records that a row is out of the relay's hands.
-func (d *detour) settled(r *row) {
+// settled records that rows are out of the relay's hands.
+func (d *detour) settled(items ...*item) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.drop(r)
+	for _, it := range items {
+		d.drop(it.Record)
+	}
 }
 
 func (d *detour) drop(r *row) {
-	if d.inHand[r.topic]--; d.inHand[r.topic] <= 0 {
-		delete(d.inHand, r.topic)
+	end := len(d.inHand) - 1
+	last := d.inHand[end]
+	d.inHand[r.place], last.place = last, r.place
+	d.inHand[end] = nil
+	d.inHand = d.inHand[:end]
+	r.gone = true
+}
+
+// held returns the topics in hand, and the keys.
+func (d *detour) held() (topics, orders map[string]int) {
+	topics, orders = map[string]int{}, map[string]int{}
+	for _, r := range d.inHand {
+		topics[r.topic]++
+		if r.order != "" {
+			orders[r.order]++
+		}
 	}
-	if r.order == "" {
-		return
-	}
-	if d.keys[r.order]--; d.keys[r.order] <= 0 {
-		delete(d.keys, r.order)
-	}
+	return topics, orders
 }
 
 // begin reserves the detour for the caller, and returns what it may be about:
@@ -99,22 +113,26 @@ func (d *detour) begin(q *statements, c *cursor) (r *row, query string, args []a
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, missing := c.where()
-	if d.busy || len(d.sent) >= detourRows || len(missing) > detourGaps || len(d.inHand)+len(d.avoid)+2 > q.dialect.MaxParams() {
+	if d.busy || len(d.sent) >= detourRows || len(missing) > detourGaps {
+		return nil, "", nil, false
+	}
+	topics, orders := d.held()
+	if len(topics)+len(d.avoid)+2 > q.dialect.MaxParams() {
 		return nil, "", nil, false
 	}
 	d.busy = true
-	if r := d.entering; r != nil && d.inHand[r.topic] == 1 {
+	if r := d.entering; r != nil && topics[r.topic] == 1 {
 		if _, fails := d.avoid[r.topic]; !fails {
 			return r, "", nil, true
 		}
 	}
-	query, args = d.condition(q, missing)
+	query, args = d.condition(q, missing, topics, orders)
 	return nil, query, args, true
 }
 
 // condition returns the query for the first row behind the lane, or at a position
 // that was missing, whose topic, or key, is neither in hand nor known to fail.
-func (d *detour) condition(q *statements, missing gaps) (string, []any) {
+func (d *detour) condition(q *statements, missing gaps, inHand, orders map[string]int) (string, []any) {
 	var b strings.Builder
 	b.WriteString(q.ahead)
 	args := []any{d.takenTo, d.takenTo + detourRange}
@@ -127,14 +145,14 @@ func (d *detour) condition(q *statements, missing gaps) (string, []any) {
 	for topic := range d.avoid {
 		topics = append(topics, topic)
 	}
-	if len(d.keys) > 0 && len(d.keys) <= detourKeys {
-		for order := range d.keys {
+	if len(orders) > 0 && len(orders) <= detourKeys {
+		for order := range orders {
 			topic, key, _ := strings.Cut(order, "\x00")
 			b.WriteString(" AND NOT (topic = ? AND " + q.keyColumn + " = ?)")
 			args = append(args, topic, []byte(key))
 		}
 	} else {
-		for topic := range d.inHand {
+		for topic := range inHand {
 			topics = append(topics, topic)
 		}
 	}
@@ -176,7 +194,7 @@ func (d *detour) end(r *row, sent bool) {
 func (d *detour) note(r *row) {
 	clear(d.avoid)
 	if r == d.entering {
-		r.sent, d.entering = true, nil
+		d.entering = nil
 		d.drop(r)
 		return
 	}

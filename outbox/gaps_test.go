@@ -126,7 +126,7 @@ func TestCursorAgainstAModel(t *testing.T) {
 					}
 					taken[p] = true
 					order = append(order, p)
-					require.EqualValues(t, len(order), c.take(p))
+					require.EqualValues(t, len(order), c.take([]*row{{position: p}}))
 				}
 			case 2: // the watermark moves
 				passed = rapid.Int64Range(passed, int64(len(order))).Draw(t, "passed")

@@ -68,7 +68,7 @@ func (t *term) park(it *item, why error) {
 		t.parkingFailed(it, err)
 		return
 	}
-	t.detour.settled(r)
+	t.detour.settled(it)
 	t.counters.parked.Add(1)
 	t.log.Error("outbox: an event is parked; see Outbox.Parked and Unpark",
 		"topic", r.topic, "event", r.id, "attempts", r.tries.attempts, "error", why)
@@ -87,7 +87,7 @@ func (t *term) parkBehind(it *item) bool {
 		t.parkingFailed(it, err)
 		return true
 	case moved:
-		t.detour.settled(r)
+		t.detour.settled(it)
 		t.counters.parked.Add(1)
 		return true
 	}

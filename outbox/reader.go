@@ -3,10 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
-	"database/sql"
-	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
@@ -98,13 +95,6 @@ func (r *reader) next() (found, full bool, err error) {
 	return len(rows) > 0, len(rows) >= q.limit, nil
 }
 
-// take numbers a row. What was missing before it is known before the detour may
-// look behind it.
-func (r *reader) take(w *row) {
-	r.last = r.cursor.take(w.position)
-	r.detour.take(w)
-}
-
 // adapt makes the next read smaller or larger, by what this one took.
 func (r *reader) adapt() {
 	bytes := 0
@@ -125,10 +115,14 @@ func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
 func (r *reader) add(rows []*row) bool {
 	for len(rows) > 0 {
 		n := max(1, min(len(rows), r.cfg.limit-r.term.rows.Len()))
+		// What was missing before a row is known before the detour may look behind it.
+		number := r.cursor.take(rows[:n])
+		r.detour.take(rows[:n])
 		r.entries = r.entries[:0]
 		for _, w := range rows[:n] {
-			r.take(w)
-			r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: r.last, Attempt: 1, Record: w})
+			r.entries = append(r.entries, dispatch.Entry[*row]{Key: w.order, Position: number, Attempt: 1, Record: w})
+			r.last = number
+			number++
 		}
 		if _, err := r.lane.AddBatch(r.work, r.entries); err != nil {
 			return false
@@ -174,65 +168,6 @@ func (t *term) rest(due, active time.Time) {
 	case <-t.intake.Done():
 	case <-t.work.Done():
 	}
-}
-
-// queryRows returns the rows of a query for position, id, topic, key, metadata and
-// payload.
-func (o *Outbox) queryRows(ctx context.Context, into []*row, query string, args []any) ([]*row, error) {
-	if o.readBy != nil {
-		err := o.readBy(ctx, query, args, func(position int64, columns [5][]byte) {
-			into = append(into, newRow(position, columns))
-		})
-		return into, err
-	}
-	rows, err := o.db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return into, err
-	}
-	defer rows.Close()
-	var position int64
-	var id, topic, key, metadata, payload sql.RawBytes
-	for rows.Next() {
-		if err := rows.Scan(&position, &id, &topic, &key, &metadata, &payload); err != nil {
-			return into, err
-		}
-		into = append(into, newRow(position, [5][]byte{id, topic, key, metadata, payload}))
-	}
-	return into, errors.Join(rows.Err(), rows.Close())
-}
-
-// row is an event of the log in the relay's hands.
-type row struct {
-	position       int64
-	id, topic, key string
-	order          string // the key by which the dispatcher keeps rows in order
-	metadata       []byte
-	payload        []byte
-	tries          tries
-	sent           bool // published already, by a detour
-}
-
-// newRow copies a row from the driver's memory, in two pieces: it is what the
-// relay does most.
-func newRow(position int64, columns [5][]byte) *row {
-	id, topic, key, metadata, payload := columns[0], columns[1], columns[2], columns[3], columns[4]
-	var text strings.Builder
-	text.Grow(len(topic) + 1 + len(key) + len(id))
-	text.Write(topic)
-	text.WriteByte(0)
-	text.Write(key)
-	text.Write(id)
-	s, n, m := text.String(), len(topic), len(key)
-	r := &row{position: position, topic: s[:n], key: s[n+1 : n+1+m], id: s[n+1+m:]}
-	if m > 0 {
-		r.order = s[:n+1+m]
-	}
-	data := make([]byte, len(metadata)+len(payload))
-	copy(data, metadata)
-	copy(data[len(metadata):], payload)
-	r.metadata = data[:len(metadata):len(metadata)]
-	r.payload = data[len(metadata):]
-	return r
 }
 
 // databaseError logs an error that the relay waits out.

@@ -17,17 +17,21 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 )
 
 // plan is how much is measured.
 type plan struct {
 	rounds       int
 	only         string
+	variants     string
 	sizes        []int
 	kept         int           // rows below the cursor
 	transactions int           // of one short round, by one client
@@ -45,6 +49,7 @@ func main() {
 	p := plan{transactions: 40, latencies: 500, limit: 20 * time.Second}
 	flag.IntVar(&p.rounds, "rounds", 5, "`N` rounds, of which the median counts")
 	flag.StringVar(&p.only, "only", "", "run only tables whose title has this `TEXT`")
+	flag.StringVar(&p.variants, "variants", "", "in these run the first variant, and of the others only those whose name matches this `REGEXP`")
 	flag.IntVar(&p.kept, "kept", 5_000_000, "`ROWS` that are kept below the cursor")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -78,6 +83,9 @@ func (p *plan) parse(sizes string, quick bool) error {
 }
 
 func run(ctx context.Context, dialect, url string, p plan) (err error) {
+	if _, err := p.choose([]rounds.Variant{{}}); err != nil {
+		return err
+	}
 	b, err := open(ctx, dialect, url, p)
 	if err != nil {
 		return err
@@ -89,6 +97,9 @@ func run(ctx context.Context, dialect, url string, p plan) (err error) {
 		if !b.wanted(t.Title) {
 			continue
 		}
+		if t.Variants, err = p.choose(t.Variants); err != nil {
+			return err
+		}
 		if err := t.Run(p.rounds); err != nil {
 			return err
 		}
@@ -98,6 +109,21 @@ func run(ctx context.Context, dialect, url string, p plan) (err error) {
 
 // wanted reports whether a table is to be run.
 func (p *plan) wanted(title string) bool { return strings.Contains(title, p.only) }
+
+// choose returns the variants that are to be run.
+func (p *plan) choose(all []rounds.Variant) ([]rounds.Variant, error) {
+	chosen, err := regexp.Compile(p.variants)
+	if err != nil {
+		return nil, fmt.Errorf("-variants: %w", err)
+	}
+	some := all[:1:1]
+	for _, v := range all[1:] {
+		if chosen.MatchString(v.Name) {
+			some = append(some, v)
+		}
+	}
+	return some, nil
+}
 
 // profiled runs fn and writes profiles to the files that have a name.
 func profiled(cpu, allocs string, fn func() error) error {

@@ -42,15 +42,19 @@ func appendText(b []byte, s string) []byte {
 }
 
 // DecodeMetadata reads what EncodeMetadata wrote and refuses everything else.
-// All strings share one copy of b.
-func DecodeMetadata(b []byte) (message.Metadata, error) {
+// All strings share one copy of b, or b itself if it is a string.
+func DecodeMetadata[T []byte | string](b T) (message.Metadata, error) {
+	return decodeMetadata(string(b))
+}
+
+func decodeMetadata(b string) (message.Metadata, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("%w: it is empty", errMetadata)
 	}
 	if b[0] != metadataV1 {
 		return nil, fmt.Errorf("stored metadata has version %d, this program reads version %d: upgrade it", b[0], metadataV1)
 	}
-	r := metadataReader{text: string(b), at: 1}
+	r := metadataReader{text: b, at: 1}
 	pairs := r.number()
 	if pairs > uint64(len(b))/2 { // a pair takes two bytes at least
 		return nil, fmt.Errorf("%w: number of pairs", errMetadata)
