@@ -12,6 +12,7 @@ import (
 type logQuery struct {
 	text     string
 	args     []any
+	packed   bool // text was made by packed
 	frontier int64
 	missing  gaps
 	limit    int

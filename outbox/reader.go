@@ -12,7 +12,7 @@ import (
 
 // readBatch is how many rows are read at a time, fewer if they are large.
 const (
-	readBatch = 1000
+	readBatch = 2000
 	readBytes = 32 << 20
 )
 
@@ -79,7 +79,11 @@ func (r *reader) next() (found, full bool, err error) {
 	frontier, missing := r.cursor.where()
 	q := r.watch.query(frontier, missing, r.batch)
 	began := time.Now()
-	r.rows, err = r.box.queryRows(r.work, r.rows[:0], q.text, q.args)
+	query := r.box.queryRows
+	if q.packed {
+		query = r.box.queryPacked
+	}
+	r.rows, err = query(r.work, r.rows[:0], q.text, q.args)
 	if err != nil {
 		return false, false, err
 	}

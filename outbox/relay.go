@@ -46,7 +46,7 @@ func Workers(n int) RelayOption { return func(c *relayConfig) { c.workers = n } 
 func Batch(n int) RelayOption { return func(c *relayConfig) { c.batch = n } }
 
 // InFlight is how many events the relay has handed to its workers and not yet
-// published at most; up to a thousand more are read and wait. Defaults to 2000.
+// published at most; up to two thousand more are read and wait. Defaults to 4000.
 func InFlight(n int) RelayOption { return func(c *relayConfig) { c.limit = n } }
 
 // Poll is how often the relay looks for events that nobody poked it for.
@@ -105,7 +105,7 @@ var _ eventbus.Runner = (*Relay)(nil)
 // arguments is returned by Run.
 func (o *Outbox) Relay(to message.Publisher, opts ...RelayOption) *Relay {
 	c := relayConfig{
-		workers: 4, batch: 100, limit: 2000, attempts: 10,
+		workers: 4, batch: 100, limit: 4000, attempts: 10,
 		poll: 100 * time.Millisecond, lease: 5 * time.Second, drain: 2 * time.Second,
 	}
 	for _, opt := range opts {

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -46,45 +45,60 @@ func (o *Outbox) queryRows(ctx context.Context, into []*row, query string, args 
 	return into, errors.Join(rows.Err(), rows.Close())
 }
 
-// slab is memory for rows, a few at a time, more as there are more.
+// slab is memory for rows, more at a time as there are more of them. Who keeps one
+// event keeps its neighbours in a block.
 type slab struct {
-	free []row
-	next int
+	rows  []row
+	text  strings.Builder
+	bytes []byte
+	count int // rows so far
 }
 
-const slabRows = 32
+const (
+	slabRows  = 32
+	slabBytes = 16 << 10
+)
 
-func (s *slab) alloc() *row {
-	if len(s.free) == 0 {
-		s.next = min(max(1, 2*s.next), slabRows)
-		s.free = make([]row, s.next)
-	}
-	r := &s.free[0]
-	s.free = s.free[1:]
-	return r
-}
-
-// row copies a row from the driver's memory, in two pieces: it is what the relay
-// does most.
+// row copies a row from the driver's memory: it is what the relay does most.
 func (s *slab) row(position int64, columns [5][]byte) *row {
 	id, topic, key, metadata, payload := columns[0], columns[1], columns[2], columns[3], columns[4]
-	var text strings.Builder
-	text.Grow(len(topic) + 1 + len(key) + len(id) + len(metadata))
-	text.Write(topic)
-	text.WriteByte(0)
-	text.Write(key)
-	text.Write(id)
-	text.Write(metadata)
-	all, n := text.String(), len(topic)
-	m := n + 1 + len(key)
-	r := s.alloc()
-	r.position = position
-	r.topic, r.key, r.id, r.metadata = all[:n], all[n+1:m], all[m:m+len(id)], all[m+len(id):]
+	if len(s.rows) == 0 {
+		s.rows = make([]row, min(s.count+1, slabRows))
+	}
+	r := &s.rows[0]
+	s.rows = s.rows[1:]
+
+	size := len(topic) + 1 + len(key) + len(id) + len(metadata)
+	if size > s.text.Cap()-s.text.Len() {
+		s.text = strings.Builder{}
+		s.text.Grow(s.block(size))
+	}
+	before := s.text.Len()
+	s.text.Write(topic)
+	s.text.WriteByte(0)
+	s.text.Write(key)
+	s.text.Write(id)
+	s.text.Write(metadata)
+	text, n, m := s.text.String()[before:], len(topic), len(topic)+1+len(key)
+	r.position, r.topic, r.key, r.id, r.metadata = position, text[:n], text[n+1:m], text[m:m+len(id)], text[m+len(id):]
 	if len(key) > 0 {
-		r.order = all[:m]
+		r.order = text[:m]
 	}
-	if r.payload = bytes.Clone(payload); r.payload == nil {
-		r.payload = []byte{}
+
+	if len(payload) > cap(s.bytes)-len(s.bytes) {
+		s.bytes = make([]byte, 0, s.block(len(payload)))
 	}
+	before = len(s.bytes)
+	s.bytes = append(s.bytes, payload...)
+	r.payload = s.bytes[before:len(s.bytes):len(s.bytes)]
+	s.count++
 	return r
+}
+
+// block returns how much to allocate for something that no longer fits.
+func (s *slab) block(size int) int {
+	if size > slabBytes/4 {
+		return size
+	}
+	return max(size, min(s.count*size, slabBytes))
 }
