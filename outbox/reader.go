@@ -10,10 +10,12 @@ import (
 	"github.com/millrace-go/millrace/internal/dialect"
 )
 
-// readBatch is how many rows are read at a time, fewer if they are large.
+// readBatch is how many rows are read at a time, fewer if they are large, and at
+// first, when nobody knows how large they are.
 const (
-	readBatch = 2000
-	readBytes = 32 << 20
+	readBatch  = 2000
+	firstBatch = 500
+	readBytes  = 32 << 20
 )
 
 // readPause is the least time from a read that finds a few rows to the next: a
@@ -32,7 +34,7 @@ const slowRecord = 100 * time.Millisecond
 // readLog adds the rows behind the cursor to the lane, as they come, until work
 // ends or, once the relay is being stopped, the end of the log is reached.
 func (t *term) readLog() {
-	r := reader{term: t, watch: newGapWatch(t), batch: min(readBatch, t.cfg.limit), entries: make([]dispatch.Entry[*row], 0, readBatch)}
+	r := reader{term: t, watch: newGapWatch(t), batch: min(firstBatch, t.cfg.limit), entries: make([]dispatch.Entry[*row], 0, readBatch)}
 	s := schedule{term: t}
 	for t.work.Err() == nil {
 		stopping := t.intake.Err() != nil // asked before reading: what was there then is read

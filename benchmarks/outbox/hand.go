@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -31,7 +32,10 @@ type handLoop struct {
 // seen to be missing.
 type hole struct{ position, bound int64 }
 
-const handBatch = 1000
+const (
+	handBatch  = 1000
+	handRecord = "UPDATE hand_cursor SET position = $1, missing = $2 RETURNING pg_current_xact_id()::text::bigint"
+)
 
 // handRow is what a row is decoded to, no further.
 type handRow struct {
@@ -43,27 +47,32 @@ type handRow struct {
 func (h *handLoop) step(ctx context.Context, record bool) (int, error) {
 	b := &pgx.Batch{}
 	if record {
-		b.Queue("UPDATE hand_cursor SET position = $1, missing = $2 RETURNING pg_current_xact_id()::text::bigint", h.cursor, h.encoded())
+		b.Queue(handRecord, h.cursor, h.encoded())
 		h.recorded = h.cursor
 		if h.delete {
 			b.Queue("DELETE FROM "+h.table+" WHERE position > $1 AND position <= $2", h.passed, h.complete())
 			h.passed = h.complete()
 		}
 	}
-	columns := "position, id, topic, " + h.key + ", metadata, payload"
-	if len(h.missing) == 0 {
-		b.Queue("SELECT "+columns+" FROM "+h.table+" WHERE position > $1 ORDER BY position LIMIT $2", h.cursor, handBatch)
-	} else {
-		positions := make([]int64, len(h.missing))
-		for i, m := range h.missing {
-			positions[i] = m.position
-		}
-		b.Queue("SELECT -pg_snapshot_xmin(pg_current_snapshot())::text::bigint, NULL, NULL, NULL, NULL, NULL UNION ALL (SELECT "+columns+" FROM "+h.table+
-			" WHERE position = ANY ($3)) UNION ALL (SELECT "+columns+" FROM "+h.table+" WHERE position > $1 ORDER BY position LIMIT $2)", h.cursor, handBatch, positions)
-	}
+	query, args := h.query()
+	b.Queue(query, args...)
 	answer := h.conn.SendBatch(ctx, b)
 	n, err := h.take(answer, record)
 	return n, errors.Join(err, answer.Close())
+}
+
+// query reads what is new, and what was missing.
+func (h *handLoop) query() (string, []any) {
+	columns := "position, id, topic, " + h.key + ", metadata, payload"
+	if len(h.missing) == 0 {
+		return "SELECT " + columns + " FROM " + h.table + " WHERE position > $1 ORDER BY position LIMIT $2", []any{h.cursor, handBatch}
+	}
+	positions := make([]int64, len(h.missing))
+	for i, m := range h.missing {
+		positions[i] = m.position
+	}
+	return "SELECT -pg_snapshot_xmin(pg_current_snapshot())::text::bigint, NULL, NULL, NULL, NULL, NULL UNION ALL (SELECT " + columns + " FROM " + h.table +
+		" WHERE position = ANY ($3)) UNION ALL (SELECT " + columns + " FROM " + h.table + " WHERE position > $1 ORDER BY position LIMIT $2)", []any{h.cursor, handBatch, positions}
 }
 
 func (h *handLoop) take(answer pgx.BatchResults, recorded bool) (int, error) {
@@ -72,11 +81,7 @@ func (h *handLoop) take(answer pgx.BatchResults, recorded bool) (int, error) {
 		if err := answer.QueryRow().Scan(&bound); err != nil {
 			return 0, err
 		}
-		for i := range h.missing {
-			if h.missing[i].bound == 0 {
-				h.missing[i].bound = bound
-			}
-		}
+		h.bind(bound)
 		if h.delete {
 			if _, err := answer.Exec(); err != nil {
 				return 0, err
@@ -88,6 +93,26 @@ func (h *handLoop) take(answer pgx.BatchResults, recorded bool) (int, error) {
 		return 0, err
 	}
 	defer rows.Close()
+	return h.publishAll(rows)
+}
+
+// bind gives a bound to what has been found missing since the last one.
+func (h *handLoop) bind(bound int64) {
+	for i := range h.missing {
+		if h.missing[i].bound == 0 {
+			h.missing[i].bound = bound
+		}
+	}
+}
+
+// handRows are rows of pgx or of database/sql.
+type handRows interface {
+	Next() bool
+	Scan(into ...any) error
+	Err() error
+}
+
+func (h *handLoop) publishAll(rows handRows) (int, error) {
 	batch := make([]handRow, 0, handBatch)
 	horizon := int64(0)
 	for rows.Next() {
@@ -152,10 +177,10 @@ func (h *handLoop) encoded() []byte {
 	return b
 }
 
-// drain publishes n rows.
-func (h *handLoop) drain(ctx context.Context, n int) error {
+// drain publishes n rows, step by step.
+func (h *handLoop) drain(ctx context.Context, n int, step func(ctx context.Context, record bool) (int, error)) error {
 	for got := 0; got < n; {
-		found, err := h.step(ctx, got > 0)
+		found, err := step(ctx, got > 0)
 		if err != nil {
 			return err
 		}
@@ -164,6 +189,27 @@ func (h *handLoop) drain(ctx context.Context, n int) error {
 		}
 		got += found
 	}
-	_, err := h.step(ctx, true)
+	_, err := step(ctx, true)
 	return err
+}
+
+// stepOn is step on database/sql, where each statement takes a round trip and each
+// column is copied twice. Nothing is deleted.
+func (h *handLoop) stepOn(db *sql.DB) func(ctx context.Context, record bool) (int, error) {
+	return func(ctx context.Context, record bool) (int, error) {
+		if record {
+			var bound int64
+			if err := db.QueryRowContext(ctx, handRecord, h.cursor, h.encoded()).Scan(&bound); err != nil {
+				return 0, err
+			}
+			h.bind(bound)
+		}
+		query, args := h.query()
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return 0, err
+		}
+		defer rows.Close()
+		return h.publishAll(rows)
+	}
 }

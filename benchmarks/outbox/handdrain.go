@@ -15,6 +15,9 @@ func (b *bench) handDrains(l backlog) []rounds.Variant {
 	return []rounds.Variant{
 		b.hand("by hand: gap-aware cursor", l, false),
 		b.hand(handDeletes, l, true),
+		{Name: "by hand: gap-aware cursor, on database/sql", Prepare: func() error { return b.load(l) }, Run: func() (rounds.Sample, error) {
+			return b.handDrainSQL(l.rows)
+		}},
 		{Name: "COPY out, the limit of reading", Prepare: func() error { return b.load(l) }, Run: b.copyOut(l.rows)},
 	}
 }
@@ -38,7 +41,17 @@ func (b *bench) handDrain(table string, n int, from int64, del bool) (rounds.Sam
 	c := newCounter(n)
 	h := handLoop{conn: conn.Conn(), table: table, key: "key", cursor: from, passed: from, delete: del, publish: func(_, payload []byte) { c.hit(payload) }}
 	start := time.Now()
-	if err := h.drain(b.ctx, n); err != nil {
+	if err := h.drain(b.ctx, n, h.step); err != nil {
+		return rounds.Sample{}, err
+	}
+	return b.until(c, start), nil
+}
+
+func (b *bench) handDrainSQL(n int) (rounds.Sample, error) {
+	c := newCounter(n)
+	h := handLoop{table: "millrace_outbox", key: "key", publish: func(_, payload []byte) { c.hit(payload) }}
+	start := time.Now()
+	if err := h.drain(b.ctx, n, h.stepOn(b.db)); err != nil {
 		return rounds.Sample{}, err
 	}
 	return b.until(c, start), nil

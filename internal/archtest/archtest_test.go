@@ -110,7 +110,7 @@ var rules = []rule{
 	{
 		why:    "a dialect is a value, not a dependency: users bring their database driver",
 		from:   []string{"outbox", "idempotency", "saga", "internal"},
-		except: append([]string{"outbox/pgxoutbox", "idempotency/pgxinbox", "saga/pgxsaga"}, testHelpers...),
+		except: append([]string{"outbox/pgxoutbox", "idempotency/pgxinbox", "saga/pgxsaga", "internal/pgxtx"}, testHelpers...),
 		forbid: []string{"modernc.org/sqlite", "github.com/jackc/pgx", "github.com/go-sql-driver/mysql"},
 	},
 	{

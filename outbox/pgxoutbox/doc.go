@@ -13,7 +13,12 @@
 // [Outbox] embeds an outbox.Outbox, so all that does not concern a transaction
 // is to be found there: Stats, Parked, Unpark, Replay. What it promises is the same.
 //
-// # One round trip
+// # Round trips
+//
+// Events of a transaction of [Outbox.Transact], or of package pgxinbox, are sent with
+// its COMMIT, or before its next statement: they take no round trip. An error of
+// writing them is that of the COMMIT or of the statement. Where pgx is told not to
+// prepare statements, for a pooler, and in other transactions, they are sent at once.
 //
 // A pgx.Batch is sent at once and is one transaction. [Outbox.InBatch] puts the
 // event behind the statements that are in it:

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/internal/aftercommit"
 	"github.com/millrace-go/millrace/internal/dialect"
+	"github.com/millrace-go/millrace/internal/pgxtx"
 	"github.com/millrace-go/millrace/outbox"
 )
 
@@ -57,10 +58,17 @@ func (o *Outbox) Close() error {
 
 // In returns a publisher that writes events as part of tx, which may be nested:
 // they are published if and only if it commits. It is [outbox.Outbox.In] for pgx.
+//
+// In a transaction of Transact, or of package pgxinbox, the events need no round trip
+// of their own: they are sent with the COMMIT, or before the next statement, which
+// then fails if they can't be written.
 func (o *Outbox) In(tx pgx.Tx) message.Publisher {
 	return o.waking(func(ctx context.Context, statement string, args ...any) error {
 		if tx == nil {
 			return driver.Permanent(errors.New("In was given a nil transaction"))
+		}
+		if own, ok := tx.(*pgxtx.Tx); ok {
+			return own.Hold(ctx, statement, args...)
 		}
 		_, err := tx.Exec(ctx, statement, args...)
 		return err
@@ -108,8 +116,9 @@ func (o *Outbox) Send(ctx context.Context, b *pgx.Batch) error {
 }
 
 // Transact runs fn in a transaction: it begins, calls fn, commits and wakes the
-// relay if fn published something with the ctx it was given. An error or a panic
-// of fn rolls back, events included; the error is returned as it is. When the
+// relay if fn published something with the ctx it was given. What fn publishes by
+// [Outbox.In] is sent with the commit. An error or a panic of fn rolls back, events
+// included; the error is returned as it is. When the
 // database gives the transaction up because of another one (a deadlock, a failed
 // serialization), fn is called again in a new one, up to ten times in all, so it
 // must have no effects besides.
@@ -119,12 +128,32 @@ func (o *Outbox) Transact(ctx context.Context, fn func(ctx context.Context, tx p
 	}
 	return dialect.Postgres.Retry(ctx, func() error {
 		ctx, hooks := aftercommit.With(ctx)
-		if err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error { return fn(ctx, tx) }); err != nil {
+		if err := o.transact(ctx, fn); err != nil {
 			return err
 		}
 		hooks.Run()
 		return nil
 	})
+}
+
+func (o *Outbox) transact(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
+	conn, err := o.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release() // ends a connection whose transaction is open
+	return pgx.BeginFunc(ctx, beginner{conn.Conn()}, func(tx pgx.Tx) error { return fn(ctx, tx) })
+}
+
+// beginner begins transactions that may hold statements back.
+type beginner struct{ conn *pgx.Conn }
+
+func (b beginner) Begin(ctx context.Context) (pgx.Tx, error) {
+	tx, err := b.conn.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return pgxtx.New(tx), nil
 }
 
 // notifyEvery is how often a process sends a NOTIFY at most. What is committed

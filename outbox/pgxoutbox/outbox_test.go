@@ -181,7 +181,7 @@ func TestRoundTrips(t *testing.T) {
 				return err
 			})
 		}},
-		{"an event takes one more", 4, func() error {
+		{"an event takes none: it is sent with the commit", 3, func() error {
 			return box.Transact(t.Context(), func(_ context.Context, tx pgx.Tx) error {
 				if _, err := tx.Exec(t.Context(), "INSERT INTO orders (n) VALUES ($1)", 1); err != nil {
 					return err
@@ -189,7 +189,7 @@ func TestRoundTrips(t *testing.T) {
 				return box.In(tx).Publish("orders", event(t.Context(), "1")) // not the context of Transact: no NOTIFY
 			})
 		}},
-		{"a hundred too", 4, func() error {
+		{"a hundred neither", 3, func() error {
 			return box.Transact(t.Context(), func(_ context.Context, tx pgx.Tx) error {
 				if _, err := tx.Exec(t.Context(), "INSERT INTO orders (n) VALUES ($1)", 1); err != nil {
 					return err
@@ -210,6 +210,66 @@ func TestRoundTrips(t *testing.T) {
 		before := count.Load()
 		require.NoError(t, c.run())
 		require.Equal(t, c.want, count.Load()-before, c.name)
+	}
+}
+
+func TestEventsAreHeldBackUntilTheNextStatement(t *testing.T) {
+	pool := newPool(t, testdb.New(t, outbox.Postgres), func(c *pgxpool.Config) { c.MaxConns = 1 })
+	box := newBox(t, pool)
+	count := func(ctx context.Context, tx pgx.Tx) (n int) {
+		require.NoError(t, tx.QueryRow(ctx, "SELECT count(*) FROM millrace_outbox").Scan(&n))
+		return n
+	}
+	undone := errors.New("undone")
+	require.NoError(t, box.Transact(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		first := event(ctx, "1")
+		require.NoError(t, box.In(tx).Publish("orders", first))
+		copy(first.Payload, "changed")
+		require.Equal(t, 1, count(ctx, tx))
+		require.NoError(t, box.In(tx).Publish("orders", event(ctx, "2"), event(ctx, "3")))
+		require.ErrorIs(t, pgx.BeginFunc(ctx, tx, func(nested pgx.Tx) error {
+			require.Equal(t, 3, count(ctx, nested))
+			require.NoError(t, box.In(tx).Publish("orders", event(ctx, "not by the nested one, but within it")))
+			return undone
+		}), undone)
+		require.Equal(t, 3, count(ctx, tx))
+		return box.In(tx).Publish("orders", event(ctx, "4"))
+	}))
+	rows, err := pool.Query(t.Context(), "SELECT convert_from(payload, 'UTF8') FROM millrace_outbox ORDER BY position")
+	require.NoError(t, err)
+	payloads, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{"payload of 1", "payload of 2", "payload of 3", "payload of 4"}, payloads)
+}
+
+func TestAnEventThatCannotBeWrittenFailsTheTransaction(t *testing.T) {
+	pool := newPool(t, testdb.New(t, outbox.Postgres), func(c *pgxpool.Config) { c.MaxConns = 1 })
+	box := newBox(t, pool)
+	_, err := pool.Exec(t.Context(), `CREATE TABLE orders (id int); ALTER TABLE millrace_outbox ADD CHECK (topic <> 'refused')`)
+	require.NoError(t, err)
+	var process int
+	for _, then := range []func(ctx context.Context, tx pgx.Tx) error{
+		func(context.Context, pgx.Tx) error { return nil },
+		func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, "SELECT 1"); return err },
+		func(ctx context.Context, tx pgx.Tx) error { return tx.QueryRow(ctx, "SELECT 1").Scan(new(int)) },
+		func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Query(ctx, "SELECT 1"); return err },
+		func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Begin(ctx); return err },
+		func(ctx context.Context, tx pgx.Tx) error { _ = tx.Conn(); return nil },
+	} {
+		err := box.Transact(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "INSERT INTO orders VALUES (1)")
+			require.NoError(t, err)
+			require.NoError(t, box.In(tx).Publish("refused", event(ctx, "1")))
+			return then(ctx, tx)
+		})
+		require.Error(t, err)
+		var n, pid int
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM millrace_outbox), pg_backend_pid()").Scan(&n, &pid))
+		require.Zero(t, n)
+		if process == 0 {
+			process = pid
+		}
+		require.Equal(t, process, pid, "the connection is as good as before")
 	}
 }
 

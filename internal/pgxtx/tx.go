@@ -1,0 +1,151 @@
+// Package pgxtx is a pgx.Tx that can hold statements back until the next one, or
+// the COMMIT, is sent, to save a round trip.
+package pgxtx
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Tx is a transaction that was begun by its owner. The embedded one does the work
+// and is never ended.
+type Tx struct {
+	pgx.Tx
+	conn   *pgx.Conn
+	held   []statement
+	bytes  int  // of their parameters
+	direct bool // nothing is held back any more
+	closed bool
+}
+
+// New returns the transaction that has been begun on the connection of base.
+func New(base pgx.Tx) *Tx { return &Tx{Tx: base, conn: base.Conn()} }
+
+// Commit sends what was held back along with the COMMIT.
+func (tx *Tx) Commit(ctx context.Context) error {
+	if tx.closed {
+		return pgx.ErrTxClosed
+	}
+	tag, err := tx.sendCommit(ctx)
+	if err != nil && tx.conn.PgConn().TxStatus() == 'T' && ctx.Err() != nil {
+		return err // it was not sent
+	}
+	tx.closed = true
+	if err != nil {
+		tx.undo(ctx)
+		return err
+	}
+	if tag.String() == "ROLLBACK" {
+		return pgx.ErrTxCommitRollback
+	}
+	return nil
+}
+
+// undo makes sure that nothing of a transaction is left whose COMMIT has failed.
+func (tx *Tx) undo(ctx context.Context) {
+	if tx.conn.PgConn().TxStatus() == 'E' {
+		_, _ = tx.conn.Exec(ctx, "rollback")
+	}
+	if tx.conn.PgConn().TxStatus() != 'I' {
+		_ = tx.conn.Close(ctx)
+	}
+}
+
+func (tx *Tx) Rollback(ctx context.Context) error {
+	if tx.closed {
+		return pgx.ErrTxClosed
+	}
+	tx.closed, tx.held = true, nil
+	_, err := tx.conn.Exec(ctx, "rollback")
+	if err != nil {
+		_ = tx.conn.Close(ctx)
+	}
+	return err
+}
+
+// Begin begins a nested transaction. It sends its statements by itself, so from
+// then on nothing is held back here: what is rolled back with it would survive.
+func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
+	if err := tx.flush(ctx); err != nil {
+		return nil, err
+	}
+	tx.direct = true
+	return tx.Tx.Begin(ctx)
+}
+
+// Conn returns the connection, to which its user may send what he likes.
+func (tx *Tx) Conn() *pgx.Conn {
+	if !tx.closed {
+		_ = tx.flush(context.Background()) // an error aborts the transaction, so it is not lost
+		tx.direct = true
+	}
+	return tx.conn
+}
+
+// LargeObjects returns access to large objects.
+func (tx *Tx) LargeObjects() pgx.LargeObjects {
+	_ = tx.Conn() // which they are sent to
+	return tx.Tx.LargeObjects()
+}
+
+func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	if err := tx.flush(ctx); err != nil {
+		return 0, err
+	}
+	return tx.Tx.CopyFrom(ctx, table, columns, rows)
+}
+
+func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if err := tx.flush(ctx); err != nil {
+		return pgx.FailedBatchResults(b, err)
+	}
+	return tx.Tx.SendBatch(ctx, b)
+}
+
+func (tx *Tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
+	if err := tx.flush(ctx); err != nil {
+		return nil, err
+	}
+	return tx.Tx.Prepare(ctx, name, sql)
+}
+
+func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if err := tx.flush(ctx); err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	return tx.Tx.Exec(ctx, sql, args...)
+}
+
+func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if err := tx.flush(ctx); err != nil {
+		return failedRows{err: err}, err
+	}
+	return tx.Tx.Query(ctx, sql, args...)
+}
+
+func (tx *Tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	if err := tx.flush(ctx); err != nil {
+		return failedRows{err: err}
+	}
+	return tx.Tx.QueryRow(ctx, sql, args...)
+}
+
+// failedRows are the rows of a query that was not sent.
+type failedRows struct {
+	pgx.Rows
+	err error
+}
+
+func (failedRows) Close()                        {}
+func (r failedRows) Err() error                  { return r.err }
+func (failedRows) CommandTag() pgconn.CommandTag { return pgconn.CommandTag{} }
+func (failedRows) FieldDescriptions() []pgconn.FieldDescription {
+	return nil
+}
+func (failedRows) Next() bool               { return false }
+func (r failedRows) Scan(...any) error      { return r.err }
+func (r failedRows) Values() ([]any, error) { return nil, r.err }
+func (failedRows) RawValues() [][]byte      { return nil }
+func (failedRows) Conn() *pgx.Conn          { return nil }

@@ -1,0 +1,115 @@
+package pgxtx
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/millrace-go/millrace/internal/dialect"
+	"github.com/millrace-go/millrace/internal/testdb"
+)
+
+func begin(t *testing.T, conn *pgx.Conn) *Tx {
+	t.Helper()
+	base, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	return New(base)
+}
+
+func connect(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), testdb.New(t, dialect.Postgres).DSN)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close(context.Background())) })
+	_, err = conn.Exec(t.Context(), "CREATE TABLE held (topic text, at bigint, key bytea, keys bytea[], due bigint[])")
+	require.NoError(t, err)
+	return conn
+}
+
+const insert = "INSERT INTO held VALUES ($1, $2, $3, $4, $5)"
+
+func TestParametersArriveAsTheyWere(t *testing.T) {
+	conn := connect(t)
+	type row struct {
+		Topic string
+		At    int64
+		Key   []byte
+		Keys  [][]byte
+		Due   []int64
+	}
+	want := []row{
+		{"orders", -1, []byte{0, 1, 255}, [][]byte{{}, {0}, []byte("two")}, []int64{1 << 62, 0, -1}},
+		{"", 0, []byte{}, [][]byte{}, []int64{}},
+	}
+	tx := begin(t, conn)
+	for _, r := range want {
+		require.NoError(t, tx.Hold(t.Context(), insert, r.Topic, r.At, r.Key, r.Keys, r.Due))
+	}
+	require.Len(t, tx.held, 2)
+	require.NoError(t, tx.Commit(t.Context()))
+	rows, err := conn.Query(t.Context(), "SELECT * FROM held")
+	require.NoError(t, err)
+	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
+func TestWhatIsNotHeldBack(t *testing.T) {
+	conn := connect(t)
+	tx := begin(t, conn)
+	require.Error(t, tx.Hold(t.Context(), "INSERT INTO nowhere VALUES ($1)", "x"), "it can't be prepared")
+	require.NoError(t, tx.Rollback(t.Context()))
+
+	tx = begin(t, conn)
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (at) VALUES ($1)", 7), "a type that is not known here")
+	require.Empty(t, tx.held)
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (key) VALUES ($1)", make([]byte, maxHeld)))
+	require.Len(t, tx.held, 1)
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (key) VALUES ($1)", []byte("too much")))
+	require.Empty(t, tx.held)
+	require.Same(t, conn, tx.Conn())
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (key) VALUES ($1)", []byte("the connection is given away")))
+	require.Empty(t, tx.held)
+	require.NoError(t, tx.Commit(t.Context()))
+	var n int
+	require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM held").Scan(&n))
+	require.Equal(t, 4, n)
+}
+
+func TestAfterItsEnd(t *testing.T) {
+	conn := connect(t)
+	for _, end := range []func(*Tx) error{
+		func(tx *Tx) error { return tx.Commit(t.Context()) },
+		func(tx *Tx) error { return tx.Rollback(t.Context()) },
+	} {
+		tx := begin(t, conn)
+		require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+		require.NoError(t, end(tx))
+		require.ErrorIs(t, end(tx), pgx.ErrTxClosed)
+		require.ErrorIs(t, tx.Hold(t.Context(), insert), pgx.ErrTxClosed)
+		_, err := tx.Exec(t.Context(), "SELECT 1")
+		require.ErrorIs(t, err, pgx.ErrTxClosed)
+		rows, err := tx.Query(t.Context(), "SELECT 1")
+		require.ErrorIs(t, err, pgx.ErrTxClosed)
+		require.False(t, rows.Next())
+		require.ErrorIs(t, tx.SendBatch(t.Context(), &pgx.Batch{}).Close(), pgx.ErrTxClosed)
+		_, err = tx.Begin(t.Context())
+		require.ErrorIs(t, err, pgx.ErrTxClosed)
+		require.Same(t, conn, tx.Conn())
+	}
+	var n int
+	require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM held").Scan(&n))
+	require.Equal(t, 1, n)
+}
+
+func TestCommitOfAnAbortedTransaction(t *testing.T) {
+	conn := connect(t)
+	tx := begin(t, conn)
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+	_, err := tx.Exec(t.Context(), "nonsense")
+	require.Error(t, err)
+	require.ErrorIs(t, tx.Commit(t.Context()), pgx.ErrTxCommitRollback)
+	require.NoError(t, conn.Ping(t.Context()))
+}
