@@ -210,6 +210,7 @@ func (h *handLoop) stepOn(db *sql.DB) func(ctx context.Context, record bool) (in
 			return 0, err
 		}
 		defer rows.Close()
-		return h.publishAll(rows)
+		n, err := h.publishAll(rows)
+		return n, errors.Join(err, rows.Err())
 	}
 }

@@ -53,6 +53,7 @@ func (tx *Tx) undo(ctx context.Context) {
 	}
 }
 
+// Rollback forgets what was held back.
 func (tx *Tx) Rollback(ctx context.Context) error {
 	if tx.closed {
 		return pgx.ErrTxClosed
@@ -90,6 +91,7 @@ func (tx *Tx) LargeObjects() pgx.LargeObjects {
 	return tx.Tx.LargeObjects()
 }
 
+// CopyFrom is that of pgx.Tx.
 func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
 	if err := tx.flush(ctx); err != nil {
 		return 0, err
@@ -97,6 +99,7 @@ func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []stri
 	return tx.Tx.CopyFrom(ctx, table, columns, rows)
 }
 
+// SendBatch is that of pgx.Tx.
 func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	if err := tx.flush(ctx); err != nil {
 		return pgx.FailedBatchResults(b, err)
@@ -104,6 +107,7 @@ func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	return tx.Tx.SendBatch(ctx, b)
 }
 
+// Prepare is that of pgx.Tx.
 func (tx *Tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
 	if err := tx.flush(ctx); err != nil {
 		return nil, err
@@ -111,6 +115,7 @@ func (tx *Tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementD
 	return tx.Tx.Prepare(ctx, name, sql)
 }
 
+// Exec is that of pgx.Tx.
 func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	if err := tx.flush(ctx); err != nil {
 		return pgconn.CommandTag{}, err
@@ -118,6 +123,7 @@ func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Command
 	return tx.Tx.Exec(ctx, sql, args...)
 }
 
+// Query is that of pgx.Tx.
 func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	if err := tx.flush(ctx); err != nil {
 		return failedRows{err: err}, err
@@ -125,6 +131,7 @@ func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 	return tx.Tx.Query(ctx, sql, args...)
 }
 
+// QueryRow is that of pgx.Tx.
 func (tx *Tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	if err := tx.flush(ctx); err != nil {
 		return failedRows{err: err}

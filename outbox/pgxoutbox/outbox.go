@@ -12,7 +12,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
@@ -71,7 +70,7 @@ func (o *Outbox) In(tx pgx.Tx) message.Publisher {
 		if own, ok := tx.(*pgxtx.Tx); ok {
 			return own.Hold(ctx, statement, args...)
 		}
-		_, err := tx.Exec(ctx, statement, arrays(args)...)
+		_, err := tx.Exec(ctx, statement, args...)
 		return err
 	})
 }
@@ -83,20 +82,9 @@ func (o *Outbox) InBatch(b *pgx.Batch) message.Publisher {
 		if b == nil {
 			return driver.Permanent(errors.New("InBatch was given a nil batch"))
 		}
-		b.Queue(statement, arrays(args)...)
+		b.Queue(statement, args...)
 		return nil
 	})
-}
-
-// arrays names arrays of bytes by a type of pgx: others it goes through by
-// reflection.
-func arrays(args []any) []any {
-	for i, arg := range args {
-		if v, ok := arg.([][]byte); ok {
-			args[i] = pgtype.FlatArray[[]byte](v)
-		}
-	}
-	return args
 }
 
 // waking returns a publisher that asks for other processes to be notified.
