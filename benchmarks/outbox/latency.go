@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -110,6 +111,12 @@ func (b *bench) latencyTable(title string, paths []path, beside func() (func(), 
 	if !b.wanted(title) {
 		return nil
 	}
+	chosen, err := regexp.Compile(b.variants)
+	if err != nil {
+		return err
+	}
+	first := paths[0].name
+	paths = slices.DeleteFunc(paths, func(p path) bool { return p.name != first && !chosen.MatchString(p.name) })
 	all := make([][][]time.Duration, len(paths))
 	for round := range b.rounds {
 		for k := range paths {
