@@ -17,8 +17,8 @@ import (
 	"github.com/millrace-go/millrace/saga/internal/tables"
 )
 
-// committer executes transitions, those that come while another one is under way
-// in groups.
+// committer executes transitions, those that come while many are under way in
+// groups.
 type committer struct {
 	gather[tables.Transition]
 	pool  *pgxpool.Pool
@@ -28,7 +28,7 @@ type committer struct {
 
 func newCommitter(pool *pgxpool.Pool, box *pgxoutbox.Outbox, inbox *pgxinbox.Inbox) *committer {
 	c := &committer{pool: pool, box: box, inbox: inbox}
-	c.together, c.enough = c.commitGroup, groupEnough
+	c.together, c.limits = c.commitGroup, usual
 	return c
 }
 

@@ -3,6 +3,7 @@ package pgxsaga
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,18 +16,21 @@ import (
 type gathering struct {
 	gather[int]
 	pass  chan error
+	mu    sync.Mutex
 	began [][]int
 }
 
 func newGathering() *gathering {
 	g := &gathering{pass: make(chan error)}
-	g.enough = groupEnough
+	g.limits = limits{singles: 2, enough: 3}
 	g.together = func(ctx context.Context, members []*member[int]) {
 		var items []int
 		for _, m := range members {
 			items = append(items, m.item)
 		}
+		g.mu.Lock()
 		g.began = append(g.began, items)
+		g.mu.Unlock()
 		select {
 		case err := <-g.pass:
 			for _, m := range members {
@@ -44,10 +48,12 @@ func newGathering() *gathering {
 
 var errRefused = errors.New("refused")
 
-// begin has something under way until it is let through.
+// begin has as much under way as may be, until it is let through.
 func (g *gathering) begin() (end func()) {
 	alone := make(chan struct{})
-	go func() { _ = g.do(context.Background(), 0, func() error { <-alone; return nil }) }()
+	for range g.singles {
+		go func() { _ = g.do(context.Background(), 0, func() error { <-alone; return nil }) }()
+	}
 	synctest.Wait()
 	return func() { close(alone); synctest.Wait() }
 }
@@ -65,12 +71,36 @@ func (g *gathering) ask(ctx context.Context, first, last int, alone func() error
 
 func never() error { return errors.New("alone") }
 
-func TestWhoIsAloneWaitsForNobody(t *testing.T) {
-	g := newGathering()
-	for range 3 {
-		require.ErrorIs(t, g.do(t.Context(), 1, func() error { return errRefused }), errRefused)
-	}
-	require.Empty(t, g.began)
+func TestWhoComesWhileLittleIsUnderWayWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGathering()
+		end := make(chan struct{})
+		ended := g.ask(t.Context(), 1, g.singles, func() error { <-end; return errRefused })
+		require.Empty(t, g.waiting)
+		close(end)
+		for _, err := range ended() {
+			require.ErrorIs(t, err, errRefused)
+		}
+		require.Empty(t, g.began)
+		require.Zero(t, g.single)
+	})
+}
+
+func TestTooFewForAGroupGoInTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGathering()
+		end := g.begin()
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := g.ask(ctx, 9, 9, never)
+		cancel()
+		require.ErrorIs(t, gone()[0], context.Canceled)
+		ended := g.ask(t.Context(), 1, 2, func() error { return errRefused })
+		end()
+		require.Equal(t, []error{errRefused, errRefused}, ended())
+		synctest.Wait()
+		require.Empty(t, g.began)
+		require.Zero(t, g.single)
+	})
 }
 
 func TestWhoComesMeanwhileIsDoneTogether(t *testing.T) {
@@ -78,17 +108,15 @@ func TestWhoComesMeanwhileIsDoneTogether(t *testing.T) {
 		g := newGathering()
 		end := g.begin()
 		ended := g.ask(t.Context(), 1, 3, never)
-		require.Empty(t, g.began)
-		end()
 		require.Equal(t, [][]int{{1, 2, 3}}, g.began)
-		more := g.ask(t.Context(), 4, 5, never)
-		g.pass <- nil
-		require.Equal(t, make([]error, 3), ended())
-		synctest.Wait()
-		require.Equal(t, [][]int{{1, 2, 3}, {4, 5}}, g.began)
+		end()
+		few := g.ask(t.Context(), 4, 5, func() error { return errRefused }) // wait for others, as long as there are groups
+		require.Len(t, g.waiting, 2)
 		lost := errors.New("connection lost")
 		g.pass <- lost
-		require.Equal(t, []error{lost, lost}, more())
+		require.Equal(t, []error{lost, lost, lost}, ended())
+		require.Equal(t, []error{errRefused, errRefused}, few())
+		require.Len(t, g.began, 1)
 	})
 }
 
@@ -96,21 +124,18 @@ func TestManyDoNotWaitForOneGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGathering()
 		end := g.begin()
-		ended := g.ask(t.Context(), 1, groupsMost*groupEnough+groupMost, never)
-		require.Len(t, g.began, groupsMost-1)
-		for range groupsMost - 1 {
-			require.Len(t, g.began[0], groupEnough)
+		defer end()
+		ended := g.ask(t.Context(), 1, groupsMost*g.enough+groupMost+g.enough, never)
+		require.Len(t, g.began, groupsMost)
+		for range groupsMost + 2 {
 			g.pass <- nil
 			synctest.Wait()
 		}
-		end()
-		for range 2 {
-			g.pass <- nil
-			synctest.Wait()
-		}
+		var sizes []int
 		for _, items := range g.began {
-			require.LessOrEqual(t, len(items), groupMost)
+			sizes = append(sizes, len(items))
 		}
+		require.Equal(t, append(slices.Repeat([]int{g.enough}, groupsMost), groupMost, g.enough), sizes)
 		for _, err := range ended() {
 			require.NoError(t, err)
 		}
@@ -122,12 +147,12 @@ func TestWhatHangsHoldsUpOthersForAMomentOnly(t *testing.T) {
 		g := newGathering()
 		end := g.begin()
 		start := time.Now()
-		ended := g.ask(t.Context(), 1, 2, never)
-		g.pass <- nil
+		ended := g.ask(t.Context(), 1, 2, func() error { return nil })
 		require.Equal(t, make([]error, 2), ended())
 		require.Equal(t, groupPatience, time.Since(start))
 		end()
-		require.Zero(t, g.underWay)
+		synctest.Wait()
+		require.Zero(t, g.single)
 	})
 }
 
@@ -135,8 +160,8 @@ func TestWhatAGroupCanNotDoIsDoneAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGathering()
 		end := g.begin()
-		ended := g.ask(t.Context(), 1, 2, never)
-		end()
+		defer end()
+		ended := g.ask(t.Context(), 1, 3, never)
 		g.pass <- errRefused
 		for _, err := range ended() {
 			require.EqualError(t, err, "alone")
@@ -148,22 +173,22 @@ func TestAGroupThatNobodyWaitsForEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGathering()
 		end := g.begin()
+		defer end()
 		ctx, cancel := context.WithCancel(t.Context())
 		other, cancelOther := context.WithCancel(t.Context())
 		gone, giveUp := context.WithCancel(t.Context())
 		before := g.ask(gone, 9, 9, never)
 		giveUp()
 		require.ErrorIs(t, before()[0], context.Canceled)
-		first, second := g.ask(ctx, 1, 1, never), g.ask(other, 2, 2, never)
-		end()
+		first, second := g.ask(ctx, 1, 2, never), g.ask(other, 3, 3, never)
 		cancel()
 		require.ErrorIs(t, first()[0], context.Canceled)
 		synctest.Wait()
-		require.Equal(t, [][]int{{1, 2}}, g.began)
-		require.Equal(t, 1, g.underWay)
+		require.Equal(t, [][]int{{1, 2, 3}}, g.began)
+		require.Equal(t, 1, g.groups)
 		cancelOther()
 		require.ErrorIs(t, second()[0], context.Canceled)
 		g.wait()
-		require.Zero(t, g.underWay)
+		require.Zero(t, g.groups)
 	})
 }

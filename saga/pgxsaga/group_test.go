@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-go/millrace/eventbus"
 	"github.com/millrace-go/millrace/saga"
+	"github.com/millrace-go/millrace/saga/pgxsaga"
 )
 
 // lock has another transaction hold the row of an instance until it is released.
@@ -43,6 +44,7 @@ const crowd = 20
 // is under way that somebody else has locked.
 func (r rig) commitCrowd(t *testing.T, revision int64, more ...saga.Commit) (errs []error) {
 	t.Helper()
+	pgxsaga.InGroupsOf(r.Store, crowd+len(more))
 	release := r.lock(t, "locked")
 	locked := r.start(t, transition("locked", 2))
 	require.Eventually(t, func() bool {

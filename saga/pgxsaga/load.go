@@ -24,7 +24,7 @@ type lookup struct {
 
 func newLoader(pool *pgxpool.Pool) *loader {
 	l := &loader{pool: pool}
-	l.together, l.enough = l.loadGroup, groupEnough
+	l.together, l.limits = l.loadGroup, usual
 	return l
 }
 
