@@ -170,7 +170,7 @@ func checkModel(t *testing.T, rt *rapid.T) {
 		if h.whole {
 			for _, e := range h.entries {
 				ends(e, retry, letPass, after)
-				after += time.Duration(min(after, 1))
+				after += min(after, 1)
 				settled++
 			}
 			h.finish()
