@@ -102,11 +102,11 @@ func (d Definition[S]) blueprint() *blueprint {
 		control: sync.OnceValue(func() eventbus.Topic[control] { return controlTopic(d.Name) }),
 	}
 	if len(d.States) > 0 {
-		m := &stateProgram{}
+		var states []*state
 		for _, s := range d.States {
-			m.states = append(m.states, s.untyped())
+			states = append(states, s.untyped())
 		}
-		b.program = m
+		b.program = newStateProgram(states)
 	} else {
 		b.program = newStepProgram(nodesOf(d.Steps), d.CompensateInOrder)
 	}

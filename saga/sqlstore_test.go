@@ -1,7 +1,6 @@
 package saga_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,11 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/millrace-go/millrace/eventbus"
-	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/idempotency"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 	"github.com/millrace-go/millrace/saga"
+	"github.com/millrace-go/millrace/saga/internal/storetest"
 	"github.com/millrace-go/millrace/saga/sagatest"
 )
 
@@ -49,31 +48,6 @@ func eachStored(t *testing.T, test func(t *testing.T, s stored)) {
 	testdb.Each(t, func(t *testing.T, db testdb.DB) { test(t, newStored(t, db)) })
 }
 
-// published reads the log of an outbox, and what is due later.
-func published(t *testing.T, db testdb.DB) (all []saga.Message) {
-	t.Helper()
-	for _, from := range []string{"0 AS due FROM millrace_outbox", "due_at FROM millrace_outbox_scheduled"} {
-		rows, err := db.Query("SELECT topic, id, metadata, payload, " + from + " ORDER BY position")
-		require.NoError(t, err)
-		defer rows.Close()
-		for rows.Next() {
-			var topic, id string
-			var metadata, payload []byte
-			var due int64
-			require.NoError(t, rows.Scan(&topic, &id, &metadata, &payload, &due))
-			m := message.NewMessage(id, payload)
-			m.Metadata, err = driver.DecodeMetadata(metadata)
-			require.NoError(t, err)
-			if due > 0 {
-				driver.SetDue(m, time.UnixMilli(due))
-			}
-			all = append(all, saga.Message{Topic: topic, Message: m})
-		}
-		require.NoError(t, rows.Err())
-	}
-	return all
-}
-
 func countOf(t testing.TB, db testdb.DB, from string) (n int) {
 	t.Helper()
 	require.NoError(t, db.QueryRow("SELECT count(*) FROM "+from).Scan(&n))
@@ -91,7 +65,7 @@ func conforms(t *testing.T, s stored) {
 			_, err := s.db.Exec("DELETE FROM " + table)
 			require.NoError(t, err)
 		}
-		return sagatest.Opened{Store: s, Messages: func(t *testing.T) []saga.Message { return published(t, s.db) }}
+		return sagatest.Opened{Store: s, Messages: func(t *testing.T) []saga.Message { return storetest.Published(t, s.db.DB) }}
 	})
 }
 
@@ -190,40 +164,12 @@ func TestRememberedDuplicateNeedsNoDatabase(t *testing.T) {
 
 func TestCommitWakesTheRelay(t *testing.T) {
 	eachStored(t, func(t *testing.T, s stored) {
-		to := make(arrivals, 10)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		relay := s.box.Relay(to, outbox.Poll(time.Minute), outbox.Lease(time.Minute))
-		go func() { done <- relay.Run(ctx) }()
-		defer func() { cancel(); require.NoError(t, <-done) }()
-		require.Eventually(t, relay.Active, 10*time.Second, time.Millisecond)
-		for revision := range int64(4) { // the relay may be looking already when the first comes
-			c := transition("1", revision+1)
-			if revision%2 == 1 {
-				c.EventID = ""
-			}
-			require.NoError(t, s.Commit(t.Context(), c))
-			select {
-			case id := <-to:
-				require.Equal(t, c.Messages[0].Message.UUID, id)
-			case <-time.After(10 * time.Second):
-				require.FailNow(t, "the relay was not woken")
-			}
+		open := func(to message.Publisher) storetest.Relay {
+			return s.box.Relay(to, outbox.Poll(time.Minute), outbox.Lease(time.Minute))
 		}
+		storetest.CommitWakesTheRelay(t, s, open, transition)
 	})
 }
-
-// arrivals hands out the ids of what is published.
-type arrivals chan string
-
-func (a arrivals) Publish(_ string, messages ...*message.Message) error {
-	for _, m := range messages {
-		a <- m.UUID
-	}
-	return nil
-}
-
-func (arrivals) Close() error { return nil }
 
 func TestSQLStoreWithoutItsTablesSaysWhatToDo(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, db testdb.DB) {

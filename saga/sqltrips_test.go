@@ -1,10 +1,7 @@
 package saga_test
 
 import (
-	"context"
 	"database/sql"
-	"net"
-	"sync/atomic"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -13,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
+	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/saga"
 )
@@ -59,23 +57,18 @@ func TestRoundTrips(t *testing.T) {
 }
 
 // newCounted returns a store on one connection whose round trips are counted.
-func newCounted(t *testing.T, db testdb.DB) (stored, *atomic.Int64) {
+func newCounted(t *testing.T, db testdb.DB) (stored, *roundtrips.Counter) {
 	t.Helper()
-	n := &atomic.Int64{}
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, address)
-		return &counted{Conn: conn, trips: n}, err
-	}
+	n := &roundtrips.Counter{}
 	if db.Dialect == saga.Postgres {
 		c, err := pgx.ParseConfig(db.DSN)
 		require.NoError(t, err)
-		c.DialFunc = dial
+		c.DialFunc = n.Dial
 		db.DB = stdlib.OpenDB(*c)
 	} else {
 		c, err := mysql.ParseDSN(db.DSN)
 		require.NoError(t, err)
-		c.DialFunc, c.InterpolateParams = dial, true
+		c.DialFunc, c.InterpolateParams = n.Dial, true
 		connector, err := mysql.NewConnector(c)
 		require.NoError(t, err)
 		db.DB = sql.OpenDB(connector)
@@ -83,24 +76,4 @@ func newCounted(t *testing.T, db testdb.DB) (stored, *atomic.Int64) {
 	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return newStored(t, db), n
-}
-
-// counted counts how often a conversation turns from sending to receiving.
-type counted struct {
-	net.Conn
-	trips *atomic.Int64
-	sent  atomic.Bool
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	c.sent.Store(true)
-	return c.Conn.Write(b)
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 && c.sent.Swap(false) {
-		c.trips.Add(1)
-	}
-	return n, err
 }

@@ -14,7 +14,14 @@ import (
 )
 
 // stateProgram is the notation of states.
-type stateProgram struct{ states []*state }
+type stateProgram struct {
+	states     []*state
+	composites []source // each once
+}
+
+func newStateProgram(states []*state) *stateProgram {
+	return &stateProgram{states, compositesOf(states)}
+}
 
 func (p *stateProgram) begin(t *transit) {
 	t.progress.State = p.states[0].name
@@ -220,7 +227,7 @@ func (p *progress) superseded(key string) bool {
 // complete records the event in composite events and returns those that it
 // completes.
 func (p *stateProgram) complete(t *transit) (done []string, recorded bool) {
-	for _, c := range p.composites() {
+	for _, c := range p.composites {
 		name := strings.TrimPrefix(c.key, compositePrefix)
 		if match(c.parts, t.key) == nil || slices.Contains(t.progress.Seen[name], t.key) {
 			continue
@@ -241,10 +248,9 @@ func (p *stateProgram) complete(t *transit) (done []string, recorded bool) {
 	return done, recorded
 }
 
-// composites are the composite events of the definition, each once.
-func (p *stateProgram) composites() []source {
+func compositesOf(states []*state) []source {
 	var all []source
-	for _, s := range p.states {
+	for _, s := range states {
 		for _, tr := range s.on {
 			for _, src := range tr.sources {
 				if len(src.parts) > 0 && match(all, src.key) == nil {

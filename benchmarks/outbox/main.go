@@ -18,7 +18,6 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -56,7 +55,7 @@ func main() {
 	defer stop()
 	err := p.parse(*sizes, *quick)
 	if err == nil {
-		err = profiled(*profile, *allocs, func() error { return run(ctx, *dialect, *url, p) })
+		err = rounds.Profiled(*profile, *allocs, func() error { return run(ctx, *dialect, *url, p) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "outbox:", err)
@@ -123,29 +122,4 @@ func (p *plan) choose(all []rounds.Variant) ([]rounds.Variant, error) {
 		}
 	}
 	return some, nil
-}
-
-// profiled runs fn and writes profiles to the files that have a name.
-func profiled(cpu, allocs string, fn func() error) error {
-	if cpu != "" {
-		f, err := os.Create(cpu)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
-	err := fn()
-	if allocs != "" && err == nil {
-		f, create := os.Create(allocs)
-		if create != nil {
-			return create
-		}
-		defer func() { _ = f.Close() }()
-		err = pprof.Lookup("allocs").WriteTo(f, 0)
-	}
-	return err
 }

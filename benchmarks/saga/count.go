@@ -4,16 +4,15 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
+	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/saga"
 )
 
@@ -25,7 +24,7 @@ func (b *bench) count() error {
 	if err != nil {
 		return err
 	}
-	c.MaxConns, c.ConnConfig.DialFunc, c.ConnConfig.Tracer = 1, t.dial, &t
+	c.MaxConns, c.ConnConfig.DialFunc, c.ConnConfig.Tracer = 1, t.trips.Dial, &t
 	pool, err := pgxpool.NewWithConfig(b.ctx, c)
 	if err != nil {
 		return err
@@ -107,17 +106,10 @@ func (b *bench) tally(t *traffic) (all tally, err error) {
 	return all, err
 }
 
-// traffic counts round trips, as often as a connection turns from sending to
-// receiving, and NOTIFYs.
-type traffic struct{ trips, notices atomic.Int64 }
-
-func (t *traffic) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 10 * time.Second}
-	conn, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return &counted{Conn: conn, traffic: t}, nil
+// traffic counts round trips and NOTIFYs.
+type traffic struct {
+	trips   roundtrips.Counter
+	notices atomic.Int64
 }
 
 func (t *traffic) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
@@ -128,22 +120,3 @@ func (t *traffic) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQ
 }
 
 func (*traffic) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-type counted struct {
-	net.Conn
-	traffic *traffic
-	sent    atomic.Bool
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	c.sent.Store(true)
-	return c.Conn.Write(b)
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 && c.sent.Swap(false) {
-		c.traffic.trips.Add(1)
-	}
-	return n, err
-}

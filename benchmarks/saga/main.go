@@ -15,9 +15,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/pprof"
 	"strings"
 	"syscall"
+
+	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 )
 
 // plan is how much is measured.
@@ -43,7 +44,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := profiled(*profile, *allocs, func() error { return run(ctx, *server, p) })
+	err := rounds.Profiled(*profile, *allocs, func() error { return run(ctx, *server, p) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "saga:", err)
 		os.Exit(1)
@@ -92,29 +93,4 @@ func (b *bench) parts() []part {
 		all = append(all, part{t.Title, func() error { return t.Run(b.rounds) }})
 	}
 	return append(all, part{"full table", b.full}, part{"timers", b.timers}, part{"heap", b.heap})
-}
-
-// profiled runs fn and writes profiles to the files that have a name.
-func profiled(cpu, allocs string, fn func() error) error {
-	if cpu != "" {
-		f, err := os.Create(cpu)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
-	err := fn()
-	if allocs != "" && err == nil {
-		f, create := os.Create(allocs)
-		if create != nil {
-			return create
-		}
-		defer func() { _ = f.Close() }()
-		err = pprof.Lookup("allocs").WriteTo(f, 0)
-	}
-	return err
 }

@@ -26,7 +26,7 @@ type rule struct {
 }
 
 // testHelpers are imported by tests alone.
-var testHelpers = []string{"internal/testdb", "internal/faultdb"}
+var testHelpers = []string{"internal/testdb", "internal/faultdb", "saga/internal/storetest"}
 
 var rules = []rule{
 	{

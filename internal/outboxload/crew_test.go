@@ -1,7 +1,6 @@
 package outboxload
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -12,12 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/millrace-go/millrace/internal/dialect"
+	"github.com/millrace-go/millrace/internal/tail"
 	"github.com/millrace-go/millrace/outbox"
 )
 
@@ -70,7 +69,7 @@ type crew struct {
 type member struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
-	log   *tail
+	log   *tail.Buffer
 }
 
 func newCrew(l *load) *crew {
@@ -92,7 +91,7 @@ func (c *crew) launch() *member {
 	if err != nil {
 		panic(err)
 	}
-	m := &member{cmd: exec.Command(os.Args[0]), log: &tail{}}
+	m := &member{cmd: exec.Command(os.Args[0]), log: &tail.Buffer{}}
 	m.cmd.Env = append(os.Environ(), relayEnv+"="+string(text))
 	m.cmd.Stderr = m.log
 	if m.stdin, err = m.cmd.StdinPipe(); err == nil {
@@ -160,29 +159,4 @@ func (c *crew) logs() string {
 		fmt.Fprintf(&b, "relay %d:\n%s\n", i, m.log)
 	}
 	return b.String()
-}
-
-// tail keeps the last of what is written to it.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const tailBytes = 8 << 10
-
-func (l *tail) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, b...)
-	if over := len(l.text) - tailBytes; over > tailBytes {
-		l.text = bytes.Clone(l.text[over:])
-	}
-	return len(b), nil
-}
-
-// String returns the last lines.
-func (l *tail) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text[max(0, len(l.text)-tailBytes):])
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/millrace-go/millrace/internal/tail"
 )
 
 // crew is the processes of the services.
@@ -31,7 +33,7 @@ type member struct {
 	place
 	cmd   *exec.Cmd
 	stdin io.Closer
-	log   *tail
+	log   *tail.Buffer
 	work  *work
 }
 
@@ -54,7 +56,7 @@ func (c *crew) launch(at place) *member {
 	if err != nil {
 		panic(err)
 	}
-	m := &member{place: at, cmd: exec.Command(os.Args[0]), log: &tail{}, work: &work{tally: &c.tally}}
+	m := &member{place: at, cmd: exec.Command(os.Args[0]), log: &tail.Buffer{}, work: &work{tally: &c.tally}}
 	m.cmd.Env = append(os.Environ(), processEnv+"="+string(text))
 	m.cmd.Stderr, m.cmd.Stdout = m.log, m.work
 	if m.stdin, err = m.cmd.StdinPipe(); err == nil {
@@ -156,31 +158,6 @@ func (w *work) Write(b []byte) (int, error) {
 			w.done.Store(true)
 		}
 	}
-}
-
-// tail keeps the last of what is written to it.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const tailBytes = 8 << 10
-
-func (l *tail) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, b...)
-	if over := len(l.text) - tailBytes; over > tailBytes {
-		l.text = bytes.Clone(l.text[over:])
-	}
-	return len(b), nil
-}
-
-// String returns the last lines.
-func (l *tail) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text[max(0, len(l.text)-tailBytes):])
 }
 
 // pause waits, and reports false when ctx has ended.

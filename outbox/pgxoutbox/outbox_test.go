@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 	"github.com/millrace-go/millrace/outbox/pgxoutbox"
@@ -133,35 +132,11 @@ func TestBatchIsOneTransaction(t *testing.T) {
 	to.await(t, "1", "3")
 }
 
-// turns counts how often the conversation turns from sending to receiving.
-type turns struct {
-	net.Conn
-	count *atomic.Int32
-	sent  atomic.Bool
-}
-
-func (c *turns) Write(b []byte) (int, error) {
-	c.sent.Store(true)
-	return c.Conn.Write(b)
-}
-
-func (c *turns) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if c.sent.Swap(false) {
-		c.count.Add(1)
-	}
-	return n, err
-}
-
 func TestRoundTrips(t *testing.T) {
-	var count atomic.Int32
+	var count roundtrips.Counter
 	pool := newPool(t, testdb.New(t, outbox.Postgres), func(c *pgxpool.Config) {
 		c.MaxConns = 1
-		c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-			var d net.Dialer
-			conn, err := d.DialContext(ctx, network, address)
-			return &turns{Conn: conn, count: &count}, err
-		}
+		c.ConnConfig.DialFunc = count.Dial
 	})
 	box := newBox(t, pool)
 	_, err := pool.Exec(t.Context(), "CREATE TABLE orders (id bigserial PRIMARY KEY, n int)")
@@ -172,7 +147,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name string
-		want int32
+		want int64
 		run  func() error
 	}{
 		{"business alone: begin, insert, commit", 3, func() error {

@@ -1,11 +1,8 @@
 package pgxsaga_test
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,10 +14,12 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/idempotency"
 	"github.com/millrace-go/millrace/idempotency/pgxinbox"
+	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
 	"github.com/millrace-go/millrace/outbox/pgxoutbox"
 	"github.com/millrace-go/millrace/saga"
+	"github.com/millrace-go/millrace/saga/internal/storetest"
 	"github.com/millrace-go/millrace/saga/pgxsaga"
 )
 
@@ -33,15 +32,15 @@ type rig struct {
 	db    testdb.DB
 	pool  *pgxpool.Pool
 	box   *pgxoutbox.Outbox
-	turns *turns
+	turns *roundtrips.Counter
 }
 
 func newRig(t testing.TB, configure ...func(*pgxpool.Config)) rig {
 	t.Helper()
-	r := rig{db: testdb.New(t, saga.Postgres), turns: &turns{}}
+	r := rig{db: testdb.New(t, saga.Postgres), turns: &roundtrips.Counter{}}
 	c, err := pgxpool.ParseConfig(r.db.DSN)
 	require.NoError(t, err)
-	c.ConnConfig.DialFunc = r.turns.dial
+	c.ConnConfig.DialFunc = r.turns.Dial
 	for _, f := range configure {
 		f(c)
 	}
@@ -63,28 +62,9 @@ func newRig(t testing.TB, configure ...func(*pgxpool.Config)) rig {
 }
 
 // published reads the log of the outbox, and what is due later.
-func (r rig) published(t *testing.T) (all []saga.Message) {
+func (r rig) published(t *testing.T) []saga.Message {
 	t.Helper()
-	for _, from := range []string{"0 AS due FROM millrace_outbox", "due_at FROM millrace_outbox_scheduled"} {
-		rows, err := r.db.Query("SELECT topic, id, metadata, payload, " + from + " ORDER BY position")
-		require.NoError(t, err)
-		defer rows.Close()
-		for rows.Next() {
-			var topic, id string
-			var metadata, payload []byte
-			var due int64
-			require.NoError(t, rows.Scan(&topic, &id, &metadata, &payload, &due))
-			m := message.NewMessage(id, payload)
-			m.Metadata, err = driver.DecodeMetadata(metadata)
-			require.NoError(t, err)
-			if due > 0 {
-				driver.SetDue(m, time.UnixMilli(due))
-			}
-			all = append(all, saga.Message{Topic: topic, Message: m})
-		}
-		require.NoError(t, rows.Err())
-	}
-	return all
+	return storetest.Published(t, r.db.DB)
 }
 
 // transition is one of an instance, by an event of its own, with two messages.
@@ -101,39 +81,4 @@ func transition(id string, revision int64) saga.Commit {
 	}
 	driver.SetDue(c.Messages[1].Message, at.Add(time.Hour)) // the timeout
 	return c
-}
-
-// turns counts how often conversations turn from sending to receiving: round
-// trips, however many packets and statements they have.
-type turns struct{ n atomic.Int64 }
-
-func (c *turns) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, address)
-	return &counted{Conn: conn, turns: c}, err
-}
-
-func (c *turns) of(f func()) int64 {
-	before := c.n.Load()
-	f()
-	return c.n.Load() - before
-}
-
-type counted struct {
-	net.Conn
-	turns *turns
-	sent  atomic.Bool
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	c.sent.Store(true)
-	return c.Conn.Write(b)
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 && c.sent.Swap(false) {
-		c.turns.n.Add(1)
-	}
-	return n, err
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/millrace-go/millrace/outbox"
 	"github.com/millrace-go/millrace/outbox/pgxoutbox"
 	"github.com/millrace-go/millrace/saga"
+	"github.com/millrace-go/millrace/saga/internal/storetest"
 	"github.com/millrace-go/millrace/saga/pgxsaga"
 	"github.com/millrace-go/millrace/saga/sagatest"
 )
@@ -82,7 +83,7 @@ func TestCommitIsOneRoundTrip(t *testing.T) {
 			trips := func(c saga.Commit, want error) {
 				t.Helper()
 				before := notified.n.Load()
-				n := r.turns.of(func() { require.ErrorIs(t, r.Commit(t.Context(), c), want) })
+				n := r.turns.Of(func() { require.ErrorIs(t, r.Commit(t.Context(), c), want) })
 				require.EqualValues(t, 1, n-(notified.n.Load()-before), "%v of revision %d", want, c.Instance.Revision)
 			}
 			prepare() // the first transition of an instance
@@ -110,7 +111,7 @@ func TestCommitIsOneRoundTrip(t *testing.T) {
 				require.NoError(t, err)
 			}
 			load()
-			require.EqualValues(t, 1, r.turns.of(load))
+			require.EqualValues(t, 1, r.turns.Of(load))
 		})
 	}
 }
@@ -134,39 +135,9 @@ func (r rig) wantOneTransactionEach(t *testing.T, transitions int) {
 
 func TestCommitWakesTheRelay(t *testing.T) {
 	r := newRig(t)
-	to := make(arrivals, 10)
-	relay := r.box.Relay(to, outbox.Poll(time.Minute))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- relay.Run(ctx) }()
-	defer func() { cancel(); require.NoError(t, <-done) }()
-	require.Eventually(t, relay.Active, 10*time.Second, time.Millisecond)
-	for revision := range int64(4) { // the relay may be looking already when the first comes
-		c := transition("1", revision+1)
-		if revision%2 == 1 {
-			c.EventID = ""
-		}
-		require.NoError(t, r.Commit(t.Context(), c))
-		select {
-		case id := <-to:
-			require.Equal(t, c.Messages[0].Message.UUID, id)
-		case <-time.After(10 * time.Second):
-			require.FailNow(t, "the relay was not woken")
-		}
-	}
+	open := func(to message.Publisher) storetest.Relay { return r.box.Relay(to, outbox.Poll(time.Minute)) }
+	storetest.CommitWakesTheRelay(t, r, open, transition)
 }
-
-// arrivals hands out the ids of what is published.
-type arrivals chan string
-
-func (a arrivals) Publish(_ string, messages ...*message.Message) error {
-	for _, m := range messages {
-		a <- m.UUID
-	}
-	return nil
-}
-
-func (arrivals) Close() error { return nil }
 
 // At other levels of isolation the database gives transactions up that it would
 // otherwise let wait.
