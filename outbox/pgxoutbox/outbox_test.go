@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/millrace-go/millrace/idempotency"
+	"github.com/millrace-go/millrace/idempotency/pgxinbox"
 	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
@@ -139,6 +142,10 @@ func TestRoundTrips(t *testing.T) {
 		c.ConnConfig.DialFunc = count.Dial
 	})
 	box := newBox(t, pool)
+	inbox := pgxinbox.New(pool)
+	t.Cleanup(func() { require.NoError(t, inbox.Close()) })
+	require.NoError(t, inbox.Migrate(t.Context()))
+	handled := 0
 	_, err := pool.Exec(t.Context(), "CREATE TABLE orders (id bigserial PRIMARY KEY, n int)")
 	require.NoError(t, err)
 	many := make([]*message.Message, 100)
@@ -171,6 +178,17 @@ func TestRoundTrips(t *testing.T) {
 				}
 				return box.In(tx).Publish("orders", many...)
 			})
+		}},
+		{"nor in a transaction of the inbox: begin with the mark, insert, commit", 3, func() error {
+			handled++
+			mark := idempotency.Mark{Consumer: "shop", Source: "test", ID: strconv.Itoa(handled)}
+			_, err := inbox.Transact(t.Context(), mark, func(_ context.Context, tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), "INSERT INTO orders (n) VALUES ($1)", 1); err != nil {
+					return err
+				}
+				return box.In(tx).Publish("orders", event(t.Context(), "1"))
+			})
+			return err
 		}},
 		{"a batch takes one in all", 1, func() error {
 			b := &pgx.Batch{}

@@ -192,6 +192,30 @@ func TestHandlerThatEndsItsGoroutineCostsNoWorker(t *testing.T) {
 	})
 }
 
+// So must the records of its batch, whatever it has made of that.
+func TestBatchOfAHandlerThatEndsItsGoroutineIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := dispatch.New[int](dispatch.Config{})
+		lane := d.Lane()
+		for i := range 3 {
+			require.NoError(t, lane.Add(t.Context(), "", int64(i), 1, i))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		calls := 0
+		d.WorkBatches(ctx, 1, 3, func(items []*dispatch.Item[int]) {
+			require.Len(t, items, 3)
+			if calls++; calls == 2 {
+				cancel()
+				return
+			}
+			clear(items)
+			runtime.Goexit()
+		})
+		require.Equal(t, 2, calls)
+		require.Zero(t, d.Len())
+	})
+}
+
 func TestAbandonDropsAndFencesWithoutWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := dispatch.New[int](dispatch.Config{})
