@@ -220,7 +220,7 @@ func (p *progress) current(name string) string {
 
 // superseded reports whether a key is that of an earlier round.
 func (p *progress) superseded(key string) bool {
-	name, _, _ := strings.Cut(key, "#")
+	name := nameOf(key)
 	return p.Rounds[name] > 0 && key != p.current(name)
 }
 
