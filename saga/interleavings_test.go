@@ -182,7 +182,7 @@ func deliverAll(t *testing.T, plan *schedule, store saga.Store, d saga.Definitio
 			case err := <-ended:
 				require.NoError(t, err)
 				running--
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				require.FailNow(t, "a delivery hangs")
 			}
 		}

@@ -91,7 +91,7 @@ func (w *warehouse) log() (all []string) {
 
 func (w *warehouse) await(want ...string) {
 	w.t.Helper()
-	require.Eventually(w.t, func() bool { return fmt.Sprint(w.log()) == fmt.Sprint(want) }, 10*time.Second, time.Millisecond, "want %v", want)
+	require.Eventually(w.t, func() bool { return fmt.Sprint(w.log()) == fmt.Sprint(want) }, 30*time.Second, time.Millisecond, "want %v", want)
 }
 
 // Compensation arriving before the action, and the action after its

@@ -110,7 +110,7 @@ func TestRunPrunesWhatTheRetentionDoesNotKeep(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	require.Eventually(t, func() bool { return countOf(t, db, "millrace_saga") == 4 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return countOf(t, db, "millrace_saga") == 4 }, 30*time.Second, time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
 	require.Equal(t, 4, countOf(t, db, "millrace_saga_history"))

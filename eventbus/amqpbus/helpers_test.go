@@ -21,7 +21,7 @@ import (
 	"github.com/millrace-go/millrace/internal/testserver"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // The proxy leaves goroutines behind when it is stopped under load.
 func TestMain(m *testing.M) {

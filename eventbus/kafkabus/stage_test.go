@@ -60,7 +60,7 @@ func TestStageFeedsEverythingToFastWorkers(t *testing.T) {
 			s.put(p, records(round*each, each, strconv.Itoa(round*7+i)))
 		}
 		want := int64((round + 1) * each * len(parts))
-		require.Eventually(t, func() bool { return finished.Load() == want }, 10*time.Second, 50*time.Microsecond, "round %d", round)
+		require.Eventually(t, func() bool { return finished.Load() == want }, 30*time.Second, 50*time.Microsecond, "round %d", round)
 	}
 	require.True(t, s.hasRoom())
 }

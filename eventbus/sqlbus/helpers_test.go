@@ -18,7 +18,7 @@ import (
 	"github.com/millrace-go/millrace/eventbus/driver"
 )
 
-const patience = 15 * time.Second
+const patience = time.Minute
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv("MILLRACE_SQLBUS_VICTIM"); path != "" {

@@ -120,7 +120,7 @@ func outboxOnAServerThatForgets(t *testing.T, server string, hasty func(t *testi
 	done := make(chan error, 1)
 	go func() { done <- box.Relay(to, outbox.Lease(time.Minute)).Run(ctx) }()
 	require.NoError(t, write(box, "before ", 10))
-	require.Eventually(t, arrived("before ", 10), 10*time.Second, time.Millisecond)
+	require.Eventually(t, arrived("before ", 10), 30*time.Second, time.Millisecond)
 	left := -1
 	require.Eventually(t, func() bool {
 		return db.QueryRow("SELECT count(*) FROM millrace_outbox").Scan(&left) == nil && left == 0
@@ -132,14 +132,14 @@ func outboxOnAServerThatForgets(t *testing.T, server string, hasty func(t *testi
 	require.NoError(t, write(hastyBox, "forgotten ", 60))
 	hastyBox.Poke()
 	box.Poke()
-	require.Eventually(t, func() (read bool) { to.with(func() { read = to.refused > 0 }); return read }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() (read bool) { to.with(func() { read = to.refused > 0 }); return read }, 30*time.Second, time.Millisecond)
 	testserver.Kill(t, server)
 	testserver.Start(t, server)
 	require.Eventually(t, func() bool {
 		return db.QueryRow("SELECT count(*) FROM millrace_outbox WHERE id LIKE 'forgotten%'").Scan(&left) == nil
 	}, 20*time.Second, 10*time.Millisecond)
 	to.with(func() { to.refuse = false })
-	require.Eventually(t, func() bool { return write(box, "after ", 300) == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return write(box, "after ", 300) == nil }, 30*time.Second, 10*time.Millisecond)
 	require.Eventually(t, arrived("after ", 300), 30*time.Second, 5*time.Millisecond, "all that the restarted server has confirmed")
 	t.Logf("the server forgot %d of 60 events that the relay had read", 60-left)
 	stop()

@@ -84,8 +84,9 @@ func (r *run) exec(statements ...string) error {
 	return nil
 }
 
-// patience bounds how long a run may take to come to its end.
-const patience = 30 * time.Second
+// patience bounds how long a run may take to come to its end; a busy machine slows
+// all of those side by side.
+const patience = 2 * time.Minute
 
 var errStuck = errors.New("it does not come to its end")
 

@@ -124,7 +124,7 @@ func TestServerIsKilledAndComesBack(t *testing.T) {
 	_, err := invoke(t.Context(), conn, charge, "1")
 	require.NoError(t, err)
 	kill()
-	require.Eventually(t, func() bool { s := conn.GetState(); conn.Connect(); return s == connectivity.TransientFailure }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { s := conn.GetState(); conn.Connect(); return s == connectivity.TransientFailure }, 30*time.Second, time.Millisecond)
 	type result struct {
 		text string
 		err  error
@@ -146,7 +146,7 @@ func TestServerIsKilledAndComesBack(t *testing.T) {
 		_, _ = receive(s)
 		results <- result{text, err}
 	}()
-	require.Eventually(t, func() bool { return r.Stats().Retries >= 4 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.Stats().Retries >= 4 }, 30*time.Second, time.Millisecond)
 	serve(t, addr, service)
 	for range 2 {
 		require.Equal(t, result{"2", nil}, <-results, "nothing was sent, so even a charge is tried again")
@@ -188,7 +188,7 @@ func TestConnectionFallsSilent(t *testing.T) {
 	require.ErrorIs(t, err, resilience.ErrTimeout)
 	require.EqualValues(t, 4, handled.Load())
 	heal() // closes the connections
-	require.Eventually(t, func() bool { _, err := invoke(t.Context(), conn, charge, "4"); return err == nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := invoke(t.Context(), conn, charge, "4"); return err == nil }, 30*time.Second, 10*time.Millisecond)
 }
 
 func TestSlowServer(t *testing.T) {

@@ -27,7 +27,7 @@ func oneAtATime(t *testing.T) *resilience.Bulkhead {
 
 func requireFree(t *testing.T, b *resilience.Bulkhead) {
 	t.Helper()
-	require.Eventually(t, func() bool { return b.Stats().Running == 0 }, 5*time.Second, time.Millisecond, "the policy does not know that the stream has ended")
+	require.Eventually(t, func() bool { return b.Stats().Running == 0 }, 30*time.Second, time.Millisecond, "the policy does not know that the stream has ended")
 }
 
 func echo(s grpc.ServerStream) error {

@@ -155,7 +155,7 @@ func refused(t testing.TB) string {
 // eventually waits for a condition.
 func eventually(t testing.TB, condition func() bool) {
 	t.Helper()
-	require.Eventually(t, condition, 10*time.Second, time.Millisecond)
+	require.Eventually(t, condition, 30*time.Second, time.Millisecond)
 }
 
 func host(t testing.TB, raw string) string {

@@ -158,13 +158,13 @@ func TestMemoryBehindAHeldRecordIsBounded(t *testing.T) {
 		added <- struct{}{}
 		require.NoError(t, lane.Add(ctx, strconv.Itoa(i%10), int64(i+1), 1, make([]byte, size)))
 	}
-	require.Eventually(t, func() bool { return handled.Load() == many }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return handled.Load() == many }, 30*time.Second, time.Millisecond)
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	require.Less(t, m.HeapAlloc, uint64(many*size/4))
 	close(release)
-	require.Eventually(t, func() bool { mark, _ := lane.Watermark(); return mark == many }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { mark, _ := lane.Watermark(); return mark == many }, 30*time.Second, time.Millisecond)
 	cancel()
 	wg.Wait()
 }

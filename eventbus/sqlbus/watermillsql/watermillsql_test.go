@@ -21,7 +21,7 @@ import (
 	"github.com/millrace-go/millrace/internal/testserver"
 )
 
-const patience = 15 * time.Second
+const patience = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
