@@ -242,9 +242,6 @@ func (t *transit) control(c control) error {
 // wake lets timers expire. The clock that set them decides: the wake-up comes
 // when it is due, whatever the clock of this machine says.
 func (o *Orchestrator) wake(t *transit, a *arrival) (*transit, error) {
-	if a.act.Name == recovery {
-		return nil, o.resume(t.ctx, t.instance.Saga, t.instance.ID)
-	}
 	var due time.Time
 	if err := json.Unmarshal(a.act.Data, &due); err == nil && due.After(t.now) {
 		t.now = due
@@ -263,9 +260,6 @@ func (o *Orchestrator) wake(t *transit, a *arrival) (*transit, error) {
 	}
 	return t, nil
 }
-
-// recovery names the wake-ups for instances whose process may have died.
-const recovery = "recover"
 
 // event makes a what happens, as the instance's version of the definition reads
 // it.

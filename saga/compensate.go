@@ -32,9 +32,9 @@ func (p *stepProgram) turnBack(t *transit, why string) {
 		}
 	}
 	for key, s := range t.progress.Steps {
-		switch n := p.find(key); {
-		case s.Status == calling && n != nil:
-			t.recoverable, t.longest = true, max(t.longest, n.timeout)
+		switch {
+		case s.Status == calling && p.find(key) != nil:
+			t.recoverable = true
 		case s.Status.inFlight():
 			s.Status, s.Due = unknown, time.Time{}
 		}

@@ -47,9 +47,7 @@ func (o *Orchestrator) seal(t *transit) (Commit, error) {
 	i.Revision++
 	i.Updated = t.now
 	t.arm(&i)
-	if t.recoverable {
-		t.wakeAt(t.now.Add(o.cfg.RecoverAfter+t.longest), recovery)
-	}
+	t.insure(&i, o.cfg.RecoverAfter)
 	var err error
 	if i.State, err = json.Marshal(t.state); err != nil {
 		return Commit{}, eventbus.Permanent(fmt.Errorf("the state can't be encoded: %w", err))
@@ -75,13 +73,9 @@ func (t *transit) arm(i *Instance) {
 		return
 	}
 	i.Wake = due
-	t.wakeAt(due, "")
-}
-
-func (t *transit) wakeAt(due time.Time, name string) {
 	at := due.Format(time.RFC3339Nano)
-	announce(t, t.plan.control(), control{ID: t.instance.ID, Kind: controlWake, Name: name, Data: []byte(`"` + at + `"`)},
-		t.messageID("wake", name, at, strconv.FormatInt(t.instance.Revision, 10)), eventbus.WithDueTime(due))
+	announce(t, t.plan.control(), control{ID: i.ID, Kind: controlWake, Data: []byte(`"` + at + `"`)},
+		t.messageID("wake", at, strconv.FormatInt(t.instance.Revision, 10)), eventbus.WithDueTime(due))
 }
 
 // describe says where an instance is.

@@ -43,6 +43,10 @@ type Instance struct {
 	// Wake is when the pending wake-up for the instance's timers comes; the zero
 	// time if there is none.
 	Wake time.Time
+	// RecoverAt is when Orchestrator.Recover takes a running or compensating instance
+	// up: it has calls under way, and if the process that makes them has died no
+	// message makes it go on. The zero time if that can't be.
+	RecoverAt time.Time
 	// Error says why a stuck instance is stuck, or why it is or was compensated.
 	Error string
 

@@ -93,8 +93,8 @@ func (s *MemoryStore) List(_ context.Context, q Query) ([]Instance, error) {
 }
 
 func (q Query) selects(i Instance) bool {
-	return i.Saga == q.Saga && (len(q.Status) == 0 || slices.Contains(q.Status, i.Status)) &&
-		strings.HasPrefix(i.ID, q.ID) && (q.Before.IsZero() || i.Updated.Before(q.Before) || i.Updated.Equal(q.Before) && i.ID < q.BeforeID)
+	return i.Saga == q.Saga && (len(q.Status) == 0 || slices.Contains(q.Status, i.Status)) && strings.HasPrefix(i.ID, q.ID) &&
+		(q.RecoverableAt.IsZero() || i.recoverable(q.RecoverableAt)) && (q.Before.IsZero() || i.Updated.Before(q.Before) || i.Updated.Equal(q.Before) && i.ID < q.BeforeID)
 }
 
 func (q Query) limit() int {

@@ -19,8 +19,12 @@ import (
 type Config struct {
 	// Logger defaults to slog.Default().
 	Logger *slog.Logger
-	// RecoverAfter is how long after Execute has begun an instance another process
-	// takes it up if the first has died. Defaults to a minute.
+	// RecoverAfter is how long another process waits with an instance of Execute whose
+	// process seems to have died: at least half of it and at most all of it, and a
+	// quarter until the next look, after its last transition and the time that its
+	// calls may take. A call without a timeout must end in half of it, or it may be
+	// made twice at a time. The clocks of all processes have to agree that well.
+	// Defaults to a minute.
 	RecoverAfter time.Duration
 	// CacheSize is how many instances are remembered, so that their next transition
 	// need not read them. Defaults to 1,024; negative means none.
@@ -56,6 +60,9 @@ func NewOrchestrator(store Store, cfg Config, definitions ...Untyped) (*Orchestr
 	}
 	o.cache = newCache(o.cfg.CacheSize)
 	var errs []error
+	if cfg.RecoverAfter < 0 {
+		errs = append(errs, fmt.Errorf("RecoverAfter must be positive, got %v", cfg.RecoverAfter))
+	}
 	if store == nil {
 		errs = append(errs, errors.New("the store is nil"))
 	}
@@ -104,7 +111,8 @@ func (o *Orchestrator) plan(saga string, version int) *blueprint {
 
 // Attach has the service handle the events of the sagas. Each saga is a consumer
 // group of its own, "<service>.<saga>". When the service starts, the definitions
-// are compared with those that the store has pinned: see Check.
+// are compared with those that the store has pinned: see Check. While it runs,
+// instances whose process has died are taken up: see Recover.
 func (o *Orchestrator) Attach(svc *eventbus.Service) {
 	for _, s := range o.Subscriptions(svc.Name()) {
 		svc.Handle(s.Topic, s.Handle, eventbus.Named(s.Saga), eventbus.Retry(patient))
@@ -113,7 +121,7 @@ func (o *Orchestrator) Attach(svc *eventbus.Service) {
 		if err := o.Check(ctx); err != nil {
 			return err
 		}
-		<-ctx.Done()
+		o.keepRecovering(ctx)
 		return nil
 	}))
 }
@@ -163,8 +171,9 @@ type Subscription struct {
 }
 
 // Subscriptions returns what has to be handled, in a fixed order, for those who
-// use Watermill's router or a consumer of their own instead of Attach. service is
-// the name of the service, the source of the sagas' messages; it is set once.
+// use Watermill's router or a consumer of their own instead of Attach; they call
+// Check and Recover too. service is the name of the service, the source of the
+// sagas' messages; it is set once.
 func (o *Orchestrator) Subscriptions(service string) []Subscription {
 	o.origin.service = service
 	var all []Subscription

@@ -107,10 +107,9 @@ type transit struct {
 	step  string // that the event says it answers
 
 	calls []call // to be made after the transition
-	// recoverable says that calls are made, or were before and may take longest, and
-	// that nothing comes again if the process that makes them dies.
+	// recoverable says that calls are made, or were before and go on, and that
+	// nothing comes again if the process that makes them dies.
 	recoverable bool
-	longest     time.Duration
 	messages    []Message
 	from        string // where the instance was
 	was         Status

@@ -150,10 +150,11 @@ func split(args []any, first bool) (instance, entry []any) {
 	return instance, append([]any{key[0], key[1], revision}, args[instanceArgs:]...)
 }
 
-// rested is when an instance came to rest, 0 for one that is on its way.
+// rested is when an instance came to rest. For one that is on its way it is
+// negative, when it is to be recovered, or 0.
 func rested(i Instance) int64 {
 	if i.Status.moving() {
-		return 0
+		return -millis(i.RecoverAt)
 	}
 	return millis(i.Updated)
 }

@@ -15,6 +15,7 @@ type listStatements struct {
 	dialect Dialect
 	rested  string // the newest of a status whose instances rest, by the index
 	moving  string // the newest of another, which are sorted
+	due     string // the newest of those that are to be recovered, likewise
 	begins  string // with ids from a prefix on, by the primary key
 	head    string // around the keys
 	tail    string
@@ -33,6 +34,7 @@ func newListStatements(d Dialect, prefix string) listStatements {
 		dialect: d,
 		rested:  q(`SELECT id, rested_at AS updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at <= ? AND (rested_at < ? OR id < ?) ORDER BY rested_at DESC, id DESC LIMIT ?`),
 		moving:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
+		due:     q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at < 0 AND rested_at >= ? AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
 		begins:  q(`SELECT id, updated_at FROM {p}` + hint + ` WHERE saga = ? AND id >= ? AND id < ? AND updated_at <= ? AND (updated_at < ? OR id < ?) AND ` + status + ` IN `),
 		head:    `SELECT i.` + strings.ReplaceAll(instanceColumns, ", ", ", i.") + ` FROM (SELECT id, updated_at FROM (`,
 		tail:    q(`) AS found ORDER BY updated_at DESC, id DESC LIMIT ?) AS k JOIN {p} AS i ON i.saga = ? AND i.id = k.id ORDER BY k.updated_at DESC, k.id DESC`),
@@ -44,6 +46,9 @@ func newListStatements(d Dialect, prefix string) listStatements {
 func (s *SQLStore) List(ctx context.Context, q Query) ([]Instance, error) {
 	if s.err != nil {
 		return nil, s.err
+	}
+	if len(q.statuses()) == 0 {
+		return nil, nil
 	}
 	statement, args := s.sql.list.of(q)
 	all, err := query(ctx, s.db, statement, args, readInstance)
@@ -57,18 +62,26 @@ func (s *SQLStore) List(ctx context.Context, q Query) ([]Instance, error) {
 var everyStatus = []Status{Running, Compensating, Stuck, Completed, Compensated}
 
 func (l listStatements) of(q Query) (statement string, args []any) {
-	statuses := everyStatus
-	if len(q.Status) > 0 {
-		statuses = slices.Compact(slices.Sorted(slices.Values(q.Status)))
-	}
 	before := q.before()
 	var keys string
 	if q.ID != "" {
-		keys, args = l.beginning(q, statuses, before)
+		keys, args = l.beginning(q, before)
 	} else {
-		keys, args = l.newestOf(q, statuses, before)
+		keys, args = l.newestOf(q, before)
 	}
 	return l.dialect.Rebind(l.head + keys + l.tail), append(args, q.limit(), q.Saga)
+}
+
+// statuses are those that the instances may have.
+func (q Query) statuses() []Status {
+	all := everyStatus
+	if len(q.Status) > 0 {
+		all = slices.Compact(slices.Sorted(slices.Values(q.Status)))
+	}
+	if !q.RecoverableAt.IsZero() {
+		all = slices.DeleteFunc(slices.Clone(all), func(s Status) bool { return !s.moving() })
+	}
+	return all
 }
 
 // before returns the parameters that say where the list begins.
@@ -84,20 +97,25 @@ func (q Query) before() []any {
 }
 
 // newestOf takes the newest of each status.
-func (l listStatements) newestOf(q Query, statuses []Status, before []any) (statement string, args []any) {
+func (l listStatements) newestOf(q Query, before []any) (statement string, args []any) {
+	statuses := q.statuses()
 	parts := make([]string, len(statuses))
 	for n, status := range statuses {
 		newest := l.rested
-		if status.moving() {
+		args = append(args, q.Saga, string(status))
+		switch {
+		case !q.RecoverableAt.IsZero():
+			newest, args = l.due, append(args, -q.RecoverableAt.UnixMilli())
+		case status.moving():
 			newest = l.moving
 		}
 		parts[n] = `SELECT id, updated_at FROM (` + newest + `) AS s` + strconv.Itoa(n)
-		args = append(append(args, q.Saga, string(status)), append(before, q.limit())...)
+		args = append(append(args, before...), q.limit())
 	}
 	return strings.Join(parts, ` UNION ALL `), args
 }
 
-func (l listStatements) beginning(q Query, statuses []Status, before []any) (statement string, args []any) {
+func (l listStatements) beginning(q Query, before []any) (statement string, args []any) {
 	statement, args = l.begins, []any{q.Saga, []byte(q.ID)}
 	if end := after(q.ID); end != nil {
 		args = append(args, end)
@@ -105,10 +123,15 @@ func (l listStatements) beginning(q Query, statuses []Status, before []any) (sta
 		statement = strings.Replace(statement, ` AND id < ?`, ``, 1)
 	}
 	args = append(args, before...)
+	statuses := q.statuses()
 	for _, status := range statuses {
 		args = append(args, string(status))
 	}
-	return statement + `(` + strings.TrimSuffix(strings.Repeat("?,", len(statuses)), ",") + `)`, args
+	statement += `(` + strings.TrimSuffix(strings.Repeat("?,", len(statuses)), ",") + `)`
+	if !q.RecoverableAt.IsZero() {
+		statement, args = statement+` AND rested_at < 0 AND rested_at >= ?`, append(args, -q.RecoverableAt.UnixMilli())
+	}
+	return statement, args
 }
 
 // after returns the first id after all that begin with prefix, nil if there is

@@ -47,7 +47,7 @@ func instanceOf(r *tables.Row) Instance {
 	return Instance{
 		Saga: r.Saga, ID: string(r.ID), Version: r.Version, Revision: r.Revision, Status: Status(r.Status), StateVersion: r.StateVersion,
 		Wake: fromMillis(r.Wake), Created: fromMillis(r.Created), Updated: fromMillis(r.Updated),
-		Error: string(r.Error), Progress: read(r.Progress), State: read(r.State),
+		Error: string(r.Error), Progress: read(r.Progress), State: read(r.State), RecoverAt: fromMillis(max(0, -r.Rested)),
 	}
 }
 

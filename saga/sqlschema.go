@@ -11,7 +11,8 @@ import (
 // the few instances that wait among those that have ended. It has no column that
 // changes while an instance is on its way, so that PostgreSQL, which is left room
 // on the pages, writes no index entry for such a transition: rested_at is
-// updated_at for instances that have ended or are stuck, and 0 for others.
+// updated_at for instances that have ended or are stuck, minus the time to recover
+// them for those that have one, which seldom changes, and 0 for others.
 const sqlSchema = `
 CREATE TABLE IF NOT EXISTS {p} (
   saga          {name} NOT NULL,

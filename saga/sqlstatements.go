@@ -27,7 +27,7 @@ type statements struct {
 }
 
 const (
-	instanceColumns = `saga, id, version, revision, status, state_version, wake_at, created_at, updated_at, error, progress, state`
+	instanceColumns = `saga, id, version, revision, status, state_version, wake_at, created_at, updated_at, error, progress, state, rested_at`
 	entryColumns    = `saga, id, revision, at, event, event_id, from_position, to_position, emitted, note, state`
 )
 
@@ -43,7 +43,7 @@ func newStatements(d Dialect, prefix string) statements {
 		s.commitPostgres(q)
 		s.togetherPostgres(q)
 	} else {
-		s.insert = q(`INSERT INTO {p} (` + instanceColumns + `, rested_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)` + orNothing(d))
+		s.insert = q(`INSERT INTO {p} (` + instanceColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)` + orNothing(d))
 		s.update = q(`UPDATE {p} SET version = ?, revision = ?, status = ?, state_version = ?, wake_at = ?, created_at = ?, updated_at = ?,
 			error = ?, progress = ?, state = ?, rested_at = ? WHERE saga = ? AND id = ? AND revision = ?`)
 		s.record = q(`INSERT INTO {p}_history (` + entryColumns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?)`)
@@ -80,7 +80,7 @@ func skipLocked(d Dialect) string {
 // parameters are those of transitionArgs.
 func (s *statements) commitPostgres(q func(string) string) {
 	const (
-		insert = `INSERT INTO {p} (` + instanceColumns + `, rested_at)
+		insert = `INSERT INTO {p} (` + instanceColumns + `)
 			VALUES ($1::text, $2::bytea, $3, $4::bigint, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING RETURNING 1`
 		update = `UPDATE {p} SET version = $3, revision = $4::bigint, status = $5, state_version = $6, wake_at = $7, created_at = $8,
 			updated_at = $9, error = $10, progress = $11, state = $12, rested_at = $13
@@ -110,10 +110,10 @@ func (s *statements) togetherPostgres(q func(string) string) {
 			unnest($1::text[], $2::bytea[], $4::bigint[], $14::bigint[], $15::text[], $16::bytea[], $17::text[], $18::text[], $19::text[], $20::text[], $21::bytea[]))
 			SELECT 1 / (count(*) = cardinality($1::text[]))::int FROM changed`
 	)
-	s.insertTogether = q(`WITH changed AS (INSERT INTO {p} (` + instanceColumns + `, rested_at) SELECT * FROM ` + instances + `
+	s.insertTogether = q(`WITH changed AS (INSERT INTO {p} (` + instanceColumns + `) SELECT * FROM ` + instances + `
 		ON CONFLICT DO NOTHING RETURNING 1)` + record)
 	s.updateTogether = q(`WITH changed AS (UPDATE {p} AS s SET version = u.version, revision = u.revision, status = u.status, state_version = u.state_version,
 			wake_at = u.wake_at, created_at = u.created_at, updated_at = u.updated_at, error = u.error, progress = u.progress, state = u.state, rested_at = u.rested_at
-		FROM ` + instances + ` AS u (` + instanceColumns + `, rested_at)
+		FROM ` + instances + ` AS u (` + instanceColumns + `)
 		WHERE s.saga = u.saga AND s.id = u.id AND s.revision = u.revision - 1 RETURNING 1)` + record)
 }

@@ -262,6 +262,7 @@ func TestListsAreFoundByIndexes(t *testing.T) {
 	newStored(t, db)
 	for _, q := range []saga.Query{
 		{Saga: "s"}, {Saga: "s", Status: []saga.Status{saga.Running}}, {Saga: "s", ID: "abc"}, {Saga: "s", ID: "abc", Status: []saga.Status{saga.Stuck}, Before: time.Now()},
+		{Saga: "s", RecoverableAt: time.Now()},
 	} {
 		statement, args := saga.ListStatement(saga.SQLite, q)
 		rows, err := db.Query("EXPLAIN QUERY PLAN "+statement, args...)
@@ -277,6 +278,8 @@ func TestListsAreFoundByIndexes(t *testing.T) {
 		require.NoError(t, rows.Err())
 		how := "SEARCH millrace_saga USING COVERING INDEX millrace_saga_listed (saga=? AND status=? AND rested_at<?)"
 		switch {
+		case !q.RecoverableAt.IsZero():
+			how = "SEARCH millrace_saga USING INDEX millrace_saga_listed (saga=? AND status=? AND rested_at>? AND rested_at<?)"
 		case slices.Equal(q.Status, []saga.Status{saga.Running}):
 			how = "SEARCH millrace_saga USING INDEX millrace_saga_listed (saga=? AND status=?)"
 		case q.ID != "":

@@ -80,5 +80,8 @@ type Query struct {
 	// ids before it too. The next page has the Updated and the ID of the last instance
 	// of this one.
 	BeforeID string
-	Limit    int // defaults to 100, at most 1,000
+	// RecoverableAt selects running and compensating instances whose RecoverAt is
+	// set and not after it. The zero time: any.
+	RecoverableAt time.Time
+	Limit         int // defaults to 100, at most 1,000
 }

@@ -32,7 +32,6 @@ type bench struct {
 	pgx  *ours
 	sql  *ours
 	info *ours // on SQLite
-	mute *ours // pgx without messages
 }
 
 // newDatabase makes a database and returns its URL and what drops it.
@@ -92,11 +91,8 @@ func (b *bench) setUp(dsn string) error {
 	if b.sql, err = onSQL(b.ctx, b.db, saga.Postgres); err != nil {
 		return err
 	}
-	if b.info, err = onSQL(b.ctx, b.lite, saga.SQLite); err != nil {
-		return err
-	}
-	b.mute = &ours{Store: mute{b.pgx.Store}}
-	return b.mute.orchestrate(saga.Config{})
+	b.info, err = onSQL(b.ctx, b.lite, saga.SQLite)
+	return err
 }
 
 // openSQLite returns a new database, and what closes and deletes it.

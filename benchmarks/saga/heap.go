@@ -4,18 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"time"
 
 	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 	"github.com/millrace-go/millrace/saga"
 )
 
-// heap tells what is left on the heap after many sagas within a service, whose
-// wake-ups are handled meanwhile.
+// heap tells what is left on the heap after many sagas within a service.
 func (b *bench) heap() error {
 	const workers = 16
 	s := *b.pgx
-	if err := errors.Join(b.rest(), s.orchestrate(saga.Config{RecoverAfter: time.Second})); err != nil {
+	if err := errors.Join(b.rest(), s.orchestrate(saga.Config{})); err != nil {
 		return err
 	}
 	stop, err := s.serve(b.ctx, nil)
@@ -30,9 +28,6 @@ func (b *bench) heap() error {
 			return errors.Join(err, stop())
 		}
 		done = n
-		if err := b.settle(); err != nil {
-			return errors.Join(err, stop())
-		}
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.GC() // what was in pools goes with the second
@@ -40,22 +35,4 @@ func (b *bench) heap() error {
 		fmt.Printf("| %s | %s | %s |\n", rounds.Thousands(n), rounds.Thousands(int(m.HeapAlloc>>10)), rounds.Thousands(int(m.HeapObjects)))
 	}
 	return stop()
-}
-
-// settle waits until the wake-ups of sagas that have ended are gone.
-func (b *bench) settle() error {
-	for start := time.Now(); ; {
-		var left int
-		if err := b.pool.QueryRow(b.ctx, "SELECT count(*) FROM millrace_outbox_scheduled").Scan(&left); err != nil {
-			return err
-		}
-		if left == 0 {
-			time.Sleep(2 * time.Second) // for those on the bus
-			return nil
-		}
-		if time.Since(start) > time.Minute {
-			return fmt.Errorf("%d wake-ups are left", left)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
 }

@@ -118,12 +118,3 @@ func (s *ours) execute(ctx context.Context) error {
 	}
 	return err
 }
-
-// mute is a store that writes no messages: no wake-up for the case that the
-// process dies.
-type mute struct{ saga.Store }
-
-func (s mute) Commit(ctx context.Context, c saga.Commit) error {
-	c.Messages, c.Entry.Emitted = nil, nil
-	return s.Store.Commit(ctx, c)
-}

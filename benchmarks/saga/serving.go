@@ -19,11 +19,10 @@ import (
 func (b *bench) serving(workers int) rounds.Table {
 	t := b.table(fmt.Sprintf("within a service, %d concurrent", workers), workers, []variant{
 		{pgxName + ", sagas alone", func(int) error { return b.pgx.execute(b.ctx) }},
-		{"without the wake-up for the case that the process dies", func(int) error { return b.mute.execute(b.ctx) }},
 	})
 	t.Variants = append(t.Variants,
 		b.served("beside the relay and the orchestrator's handlers", workers, saga.Config{}),
-		b.served("the same, wake-ups after 200 ms, so that they are handled meanwhile", workers, saga.Config{RecoverAfter: 200 * time.Millisecond}),
+		b.served("the same, looking for what is to be recovered every 40 to 50 ms", workers, saga.Config{RecoverAfter: 200 * time.Millisecond}),
 	)
 	return t
 }

@@ -69,6 +69,8 @@ func processMain() bool {
 		p.keepStock()
 	case sales:
 		p.sell()
+	case desk:
+		p.serveDesk()
 	}
 	check(p.svc.Run(ctx))
 	return true

@@ -58,11 +58,12 @@ var storeRows = []struct {
 	{"any_id", "ids of any bytes and case, of up to 200 bytes, are told apart", (*storeSuite).anyID},
 	{"any_text", "texts come back unchanged, and what is no text keeps no transition from being stored", (*storeSuite).anyText},
 	{"any_state", "states and progress come back byte by byte", (*storeSuite).anyState},
-	{"times", "times are kept to the millisecond, and a wake-up that there is not is the zero time", (*storeSuite).times},
+	{"times", "times are kept to the millisecond, and where there is none it is the zero time", (*storeSuite).times},
 	{"list_status", "lists have the instances of the saga in the given allStatuses, or in any", (*storeSuite).listStatus},
 	{"list_prefix", "a prefix of an id is taken as it is: no pattern, no other case", (*storeSuite).listPrefix},
 	{"list_order", "lists begin with the newest transition, go back from Before, and end at their limit", (*storeSuite).listOrder},
 	{"list_pages", "pages that begin where the last one ended have every instance once, also those of one time", (*storeSuite).listPages},
+	{"list_recoverable", "instances that are under way are found from the time on at which they are to be recovered", (*storeSuite).listRecoverable},
 	{"count", "instances are counted by saga and status", (*storeSuite).count},
 	{"pin", "the first fingerprint of a definition's version stays, also of several at once", (*storeSuite).pin},
 }
@@ -165,7 +166,7 @@ func (s *storeSuite) stored(commits ...saga.Commit) {
 func (s *storeSuite) same(got, want saga.Instance) {
 	s.Helper()
 	sameBytes := bytes.Equal(got.State, want.State) && bytes.Equal(got.Progress, want.Progress)
-	sameTimes := got.Wake.Equal(want.Wake) && got.Created.Equal(want.Created) && got.Updated.Equal(want.Updated)
+	sameTimes := got.Wake.Equal(want.Wake) && got.RecoverAt.Equal(want.RecoverAt) && got.Created.Equal(want.Created) && got.Updated.Equal(want.Updated)
 	plain := func(i saga.Instance) string {
 		return fmt.Sprintf("%q", []any{i.Saga, i.Version, i.ID, i.Revision, string(i.Status), i.StateVersion, i.Error})
 	}

@@ -205,6 +205,11 @@ var storeMutants = map[string]struct {
 		slices.Reverse(found)
 		return found
 	}}},
+	"recovers all": {"list_recoverable", storeBreak{query: func(q *saga.Query) {
+		if !q.RecoverableAt.IsZero() {
+			q.RecoverableAt = q.RecoverableAt.Add(time.Hour)
+		}
+	}}},
 	"has no limit":   {"list_order", storeBreak{query: func(q *saga.Query) { q.Limit = 1000 }}},
 	"counts roughly": {"count", storeBreak{count: func(n map[saga.Status]int64) { n[saga.Running]++ }}},
 	"pins the last":  {"pin", storeBreak{pin: func(given, _ string) string { return given }}},

@@ -127,15 +127,15 @@ func (s *storeSuite) times() {
 		if n > 0 {
 			c = commitAfter(c)
 		}
-		c.Instance.Wake = at
+		c.Instance.Wake, c.Instance.RecoverAt = at, at
 		c.Instance.Updated = storeEpoch.Add(time.Duration(n) * time.Millisecond).In(zone)
 		c.Entry.At = c.Instance.Updated
 		all = append(all, s.commit(c))
 		s.stored(all...)
 		i, err := s.Load(s.Context(), storeSaga, "1")
 		s.ok(err)
-		if i.Wake.IsZero() != at.IsZero() {
-			s.broken("Wake is %v, want %v", i.Wake, at)
+		if i.Wake.IsZero() != at.IsZero() || i.RecoverAt.IsZero() != at.IsZero() {
+			s.broken("Wake is %v and RecoverAt %v, want %v", i.Wake, i.RecoverAt, at)
 		}
 	}
 }

@@ -105,6 +105,37 @@ func (s *storeSuite) listOrder() {
 	}
 }
 
+func (s *storeSuite) listRecoverable() {
+	due := func(n int) time.Time { return storeEpoch.Add(time.Hour + time.Duration(n)*time.Millisecond) }
+	var first saga.Commit
+	for n, id := range []string{"a0", "a1", "b2", "b3", "b4"} {
+		c := firstCommit(id)
+		c.Instance.Status, c.Instance.RecoverAt = allStatuses[n%2], due(n)
+		if n == 0 {
+			first = c
+		}
+		s.commit(c)
+	}
+	s.add("never", saga.Running, 0)
+	s.add("ended", saga.Completed, 0)
+	s.wantListed(saga.Query{RecoverableAt: due(-1)})
+	s.wantListed(saga.Query{RecoverableAt: due(2)}, "b2", "a1", "a0")
+	s.wantListed(saga.Query{RecoverableAt: due(9), Limit: 2}, "b4", "b3")
+	s.wantListed(saga.Query{RecoverableAt: due(9), Limit: 2, Before: storeEpoch, BeforeID: "b3"}, "b2", "a1")
+	s.wantListed(saga.Query{RecoverableAt: due(9), Status: []saga.Status{saga.Compensating, saga.Stuck}}, "b3", "a1")
+	s.wantListed(saga.Query{RecoverableAt: due(9), Status: []saga.Status{saga.Completed}})
+	s.wantListed(saga.Query{RecoverableAt: due(2), ID: "a"}, "a1", "a0")
+	s.wantListed(saga.Query{RecoverableAt: due(0), ID: "a"}, "a0")
+	later := commitAfter(first)
+	later.Instance.RecoverAt = due(1000)
+	s.commit(later)
+	s.wantListed(saga.Query{RecoverableAt: due(1)}, "a1")
+	ended := commitAfter(later)
+	ended.Instance.Status, ended.Instance.RecoverAt = saga.Completed, time.Time{}
+	s.commit(ended)
+	s.wantListed(saga.Query{RecoverableAt: due(1000)}, "b4", "b3", "b2", "a1")
+}
+
 func (s *storeSuite) listPages() {
 	const n = 50
 	for id := range n {

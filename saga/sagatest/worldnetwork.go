@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace-go/millrace/eventbus"
 	"github.com/millrace-go/millrace/eventbus/driver"
+	"github.com/millrace-go/millrace/saga"
 )
 
 // network is what is on its way. Messages of one key to one consumer keep their
@@ -96,6 +97,24 @@ func (n *network) next(now time.Time) *delivery {
 	}
 	return first
 }
+
+// recovers has the orchestrator look for an instance that has to be recovered, if
+// its process will not have come back by then.
+func (w *World) recovers(i saga.Instance) {
+	name := i.Saga + "/" + i.ID
+	w.pending = slices.DeleteFunc(w.pending, func(d *delivery) bool { return d.act && d.to.group == recovery && d.topic == name })
+	if i.RecoverAt.IsZero() {
+		return
+	}
+	c := &consumer{name: recovery, group: recovery, saga: true}
+	for process := range c.handles {
+		c.handles[process] = func(m *message.Message) error { return w.orchestrators[process].Recover(m.Context()) }
+	}
+	w.enqueue(&delivery{topic: name, to: c, m: message.NewMessage(name, nil), at: i.RecoverAt, act: true, content: []byte(name)})
+}
+
+// recovery is the consumer of what is no message: the time to look for an instance.
+const recovery = "recovery"
 
 // derive gives a message an id that is the same whenever the same cause has it
 // published for the same reason, unless its publisher has chosen one.

@@ -100,6 +100,9 @@ func (r *recorder) record(c saga.Commit) {
 			k.undone = append(k.undone, step)
 		}
 	}
+	if !c.Instance.RecoverAt.Equal(k.instance.RecoverAt) {
+		r.w.recovers(c.Instance)
+	}
 	k.instance = c.Instance
 	k.history = append(k.history, c.Entry)
 	k.digest = stampInstance(c.Instance)

@@ -58,9 +58,10 @@ type Row struct {
 	StateVersion           int
 	Wake, Created, Updated int64
 	Error, Progress, State []byte
+	Rested                 int64
 }
 
 // Columns are what to scan a row into.
 func (r *Row) Columns() []any {
-	return []any{&r.Saga, &r.ID, &r.Version, &r.Revision, &r.Status, &r.StateVersion, &r.Wake, &r.Created, &r.Updated, &r.Error, &r.Progress, &r.State}
+	return []any{&r.Saga, &r.ID, &r.Version, &r.Revision, &r.Status, &r.StateVersion, &r.Wake, &r.Created, &r.Updated, &r.Error, &r.Progress, &r.State, &r.Rested}
 }
