@@ -22,7 +22,7 @@ type listStatements struct {
 }
 
 func newListStatements(d Dialect, prefix string) listStatements {
-	q := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "{p}", prefix) }
+	q := func(s string) string { return strings.NewReplacer("{p}", prefix, "{listed}", byIndex(d)).Replace(s) }
 	hint, status := "", "status"
 	switch d { // those that would go by the index, for its order
 	case MySQL:
@@ -32,9 +32,9 @@ func newListStatements(d Dialect, prefix string) listStatements {
 	}
 	return listStatements{
 		dialect: d,
-		rested:  q(`SELECT id, rested_at AS updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at <= ? AND (rested_at < ? OR id < ?) ORDER BY rested_at DESC, id DESC LIMIT ?`),
-		moving:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
-		due:     q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ? AND rested_at < 0 AND rested_at >= ? AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
+		rested:  q(`SELECT id, rested_at AS updated_at FROM {p} WHERE saga = ? AND status = ?{listed} AND rested_at <= ? AND (rested_at < ? OR id < ?) ORDER BY rested_at DESC, id DESC LIMIT ?`),
+		moving:  q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ?{listed} AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
+		due:     q(`SELECT id, updated_at FROM {p} WHERE saga = ? AND status = ?{listed} AND rested_at < 0 AND rested_at >= ? AND updated_at <= ? AND (updated_at < ? OR id < ?) ORDER BY updated_at DESC, id DESC LIMIT ?`),
 		begins:  q(`SELECT id, updated_at FROM {p}` + hint + ` WHERE saga = ? AND id >= ? AND id < ? AND updated_at <= ? AND (updated_at < ? OR id < ?) AND ` + status + ` IN `),
 		head:    `SELECT i.` + strings.ReplaceAll(instanceColumns, ", ", ", i.") + ` FROM (SELECT id, updated_at FROM (`,
 		tail:    q(`) AS found ORDER BY updated_at DESC, id DESC LIMIT ?) AS k JOIN {p} AS i ON i.saga = ? AND i.id = k.id ORDER BY k.updated_at DESC, k.id DESC`),

@@ -53,6 +53,12 @@ CREATE TABLE IF NOT EXISTS {p}_definitions (
   PRIMARY KEY (saga, version)
 ){engine}`
 
+// listed is the condition of PostgreSQL's index for lists, true of all instances,
+// which what is found by that index has to have. As long as the planner believes
+// that the table is small, an instance is as cheap to find by that index as by its
+// key, and a plan that is kept then goes through all instances of the saga.
+const listed = "status <> ''"
+
 // maxName and maxID are what fits into the keys of MySQL.
 const (
 	maxName = 249
@@ -74,7 +80,7 @@ func migrations(d Dialect, prefix string) []dialect.Migration {
 	text := strings.NewReplacer(words[d]...).Replace(strings.TrimSpace(sqlSchema))
 	switch d {
 	case Postgres:
-		text += "\n---\nCREATE INDEX IF NOT EXISTS {i}_listed ON {p} (saga, status, rested_at, id)"
+		text += "\n---\nCREATE INDEX IF NOT EXISTS {i}_listed ON {p} (saga, status, rested_at, id) WHERE " + listed
 	case SQLite: // where the schema stands before the index
 		if schema != "" {
 			schema += "."

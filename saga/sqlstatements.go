@@ -32,11 +32,13 @@ const (
 )
 
 func newStatements(d Dialect, prefix string) statements {
-	q := func(s string) string { return d.Rebind(strings.ReplaceAll(strings.TrimSpace(s), "{p}", prefix)) }
+	q := func(s string) string {
+		return d.Rebind(strings.NewReplacer("{p}", prefix, "{listed}", byIndex(d)).Replace(strings.TrimSpace(s)))
+	}
 	s := statements{dialect: d, prefix: prefix, migrations: migrations(d, prefix)}
 	s.load = q(`SELECT ` + instanceColumns + ` FROM {p} WHERE saga = ? AND id = ?`)
 	s.history = q(`SELECT ` + entryColumns + ` FROM {p}_history WHERE saga = ? AND id = ? ORDER BY revision`)
-	s.count = q(`SELECT status, count(*) FROM {p} WHERE saga = ? GROUP BY status`)
+	s.count = q(`SELECT status, count(*) FROM {p} WHERE saga = ?{listed} GROUP BY status`)
 	s.pinned = q(`SELECT fingerprint FROM {p}_definitions WHERE saga = ? AND version = ?`)
 	s.pin = q(`INSERT INTO {p}_definitions (saga, version, fingerprint) VALUES (?, ?, ?)` + orNothing(d))
 	if d == Postgres {
@@ -51,11 +53,19 @@ func newStatements(d Dialect, prefix string) statements {
 	s.list = newListStatements(d, prefix)
 	s.sagas = q(`SELECT min(saga) FROM {p} WHERE saga > ?`)
 	s.ended = q(`SELECT id, revision, rested_at FROM {p}
-		WHERE saga = ? AND status = ? AND rested_at >= ? AND rested_at < ? ORDER BY rested_at LIMIT ?` + skipLocked(d))
+		WHERE saga = ? AND status = ?{listed} AND rested_at >= ? AND rested_at < ? ORDER BY rested_at LIMIT ?` + skipLocked(d))
 	ids := strings.TrimSuffix(strings.Repeat("?,", pruneRows), ",")
 	s.drop = q(`DELETE FROM {p} WHERE saga = ? AND id IN (` + ids + `)`)
 	s.dropHistory = q(`DELETE FROM {p}_history WHERE saga = ? AND id IN (` + ids + `)`)
 	return s
+}
+
+// byIndex has the index for lists used.
+func byIndex(d Dialect) string {
+	if d == Postgres {
+		return " AND " + listed
+	}
+	return ""
 }
 
 // orNothing has an INSERT do nothing where the row is there. MySQL's IGNORE would

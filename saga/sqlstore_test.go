@@ -291,3 +291,37 @@ func TestListsAreFoundByIndexes(t *testing.T) {
 		}
 	}
 }
+
+// PostgreSQL can't find an instance by the index for lists, which goes through
+// all instances of the saga for it: before it knows that the table is large it may
+// find that as good as the key, and keep the plan.
+func TestInstancesAreFoundByTheirKeyOnly(t *testing.T) {
+	db := testdb.New(t, saga.Postgres)
+	newStored(t, db)
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	defer conn.Close()
+	plan := func(statement string, args ...any) string {
+		rows, err := conn.QueryContext(t.Context(), "EXPLAIN "+statement, args...)
+		require.NoError(t, err)
+		defer rows.Close()
+		var lines []string
+		for rows.Next() {
+			var line string
+			require.NoError(t, rows.Scan(&line))
+			lines = append(lines, line)
+		}
+		require.NoError(t, rows.Err())
+		return strings.Join(lines, "\n")
+	}
+	for _, statement := range []string{"SET enable_seqscan = off", "SET enable_bitmapscan = off", "ALTER TABLE millrace_saga DROP CONSTRAINT millrace_saga_pkey"} {
+		_, err := conn.ExecContext(t.Context(), statement)
+		require.NoError(t, err)
+	}
+	require.Contains(t, plan("UPDATE millrace_saga SET revision = 2 WHERE saga = 's' AND id = 'i' AND revision = 1"), "Seq Scan")
+	for _, q := range []saga.Query{{Saga: "s"}, {Saga: "s", Status: []saga.Status{saga.Running}}, {Saga: "s", RecoverableAt: time.Now()}} {
+		statement, args := saga.ListStatement(saga.Postgres, q)
+		require.Contains(t, plan(statement, args...), "using millrace_saga_listed on millrace_saga")
+	}
+	require.Contains(t, plan(saga.CountStatement(saga.Postgres), "s"), "Index Only Scan using millrace_saga_listed")
+}
