@@ -141,8 +141,11 @@ func (l *RateLimiter) become(next *RateLimiter) {
 	old, p, at := l.pace.Load(), next.pace.Load(), now()
 	ahead := old.free.Swap(moved) - at
 	debt := max(0, ahead-old.slack-old.interval)
-	saved := float64(old.slack+old.interval-max(0, ahead)) / float64(old.interval)
-	spent := float64(p.cfg.Burst) - math.Max(0, math.Min(float64(p.cfg.Burst), saved))
+	saved := math.Max(0, float64(old.slack+old.interval-max(0, ahead))/float64(old.interval)) + float64(old.pocket.empty())
+	saved = math.Min(float64(p.cfg.Burst), saved)
+	places := min(p.pocket.size, int64(saved))
+	p.pocket.fill(places)
+	spent := float64(p.cfg.Burst) - float64(p.pocket.size) - (saved - float64(places))
 	p.free.Store(at + int64(spent*float64(p.interval)) + debt)
 	l.pace.Store(p)
 }

@@ -19,7 +19,8 @@ type RateLimiterConfig struct {
 	// Per is the time of that many calls. Defaults to a second.
 	Per time.Duration
 	// Burst is how many calls may come at once after a quiet time. With the
-	// default, 1, calls are spread evenly, Per/Calls apart.
+	// default, 1, calls are spread evenly, Per/Calls apart. Of 64 or more, up to a
+	// thirty-second part, 63 at most, may be missing: see RateLimiter.
 	Burst int
 	// MaxWait is how long a call may wait for its turn; one that gives up before
 	// has used its place. Defaults to not at all.
@@ -33,7 +34,11 @@ type RateLimiterConfig struct {
 // ErrRateLimited and the time after which there is room.
 //
 // It is the generic cell rate algorithm (ITU-T I.371), a token bucket whose
-// state is one instant.
+// state is one instant. With a Burst of 64 or more, a call takes up to a
+// thirty-second part of it at once, while so many places are free, and leaves them
+// to calls that follow, which then need no clock. That makes the limit no higher,
+// at any time: a place taken in advance is used before anyone waits or is turned
+// away, but does not come back in a quiet time.
 type RateLimiter struct {
 	pace     atomic.Pointer[pace]
 	rejected atomic.Int64
@@ -44,10 +49,9 @@ type pace struct {
 	cfg      RateLimiterConfig
 	interval int64 // between calls
 	slack    int64 // how far ahead of the calls the instant may be
-
-	_    apart
-	free atomic.Int64
-	_    apart
+	pocket   pocket
+	free     atomic.Int64
+	_        apart
 }
 
 // moved is the instant of a pace that has a successor.
@@ -72,7 +76,9 @@ func NewRateLimiter(cfg RateLimiterConfig) (*RateLimiter, error) {
 	p := &pace{cfg: cfg, interval: int64(cfg.Per) / int64(cfg.Calls)}
 	c.that(p.interval >= 1, "%d calls in %v are more than one per nanosecond", cfg.Calls, cfg.Per)
 	c.that(int64(cfg.Burst) <= int64(1<<62)/max(1, p.interval), "Burst of %d is longer than a century", cfg.Burst)
-	p.slack = int64(cfg.Burst-1) * p.interval
+	p.pocket.size = pocketOf(cfg.Burst)
+	p.pocket.fill(p.pocket.size)
+	p.slack = (int64(cfg.Burst-1) - p.pocket.size) * p.interval
 	if err := c.err(); err != nil {
 		return nil, err
 	}
@@ -83,14 +89,14 @@ func NewRateLimiter(cfg RateLimiterConfig) (*RateLimiter, error) {
 
 // Do calls fn when there is room.
 func (l *RateLimiter) Do(ctx context.Context, fn func(ctx context.Context) error) error {
-	if l.reserve(now(), 0) == 0 {
+	if l.pace.Load().pocket.take() || l.reserve(now(), 0) == 0 {
 		return fn(ctx)
 	}
 	return l.wait(ctx, call{target: function(fn)})
 }
 
 func (l *RateLimiter) do(ctx context.Context, c call) error {
-	if l.reserve(c.clock(), 0) == 0 {
+	if l.pace.Load().pocket.take() || l.reserve(c.clock(), 0) == 0 {
 		return c.run(ctx)
 	}
 	return l.wait(ctx, c)
@@ -109,8 +115,10 @@ func (l *RateLimiter) wait(ctx context.Context, c call) error {
 	if wait > most {
 		return l.reject(wait)
 	}
-	if err := sleep(ctx, wait); err != nil {
-		return l.gone(err)
+	if wait > 0 {
+		if err := sleep(ctx, wait); err != nil {
+			return l.gone(err)
+		}
 	}
 	c.again()
 	return c.run(ctx)
@@ -126,6 +134,9 @@ func (l *RateLimiter) gone(cause error) error {
 func (l *RateLimiter) reserve(now, most int64) int64 {
 	for {
 		p := l.pace.Load()
+		if p.pocket.take() {
+			return 0
+		}
 		free := p.free.Load()
 		if free == moved { // and the successor is about to be there
 			runtime.Gosched()
@@ -135,10 +146,27 @@ func (l *RateLimiter) reserve(now, most int64) int64 {
 		if wait > most {
 			return wait
 		}
-		if p.free.CompareAndSwap(free, max(free, now)+p.interval) {
+		if p.charge(free, now) {
 			return wait
 		}
 	}
+}
+
+// charge takes a place, and those for the pocket if they are free.
+func (p *pace) charge(free, now int64) bool {
+	places := int64(0)
+	fill := free+p.pocket.size*p.interval-p.slack <= now && p.pocket.open()
+	if fill {
+		places = p.pocket.size
+	}
+	charged := p.free.CompareAndSwap(free, max(free, now)+(1+places)*p.interval)
+	if fill {
+		if !charged {
+			places = 0
+		}
+		p.pocket.fill(places)
+	}
+	return charged
 }
 
 func (l *RateLimiter) reject(wait time.Duration) error {

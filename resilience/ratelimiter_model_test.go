@@ -16,6 +16,13 @@ import (
 // which it drips in. Calls that wait have taken theirs in advance.
 type modelBucket struct {
 	interval, size, level, at int64
+
+	pocket, left int64 // tokens that may be taken out in advance, and that have been
+}
+
+func newModelBucket(burst, pocket int, interval int64) *modelBucket {
+	size := int64(burst-pocket) * interval
+	return &modelBucket{interval: interval, size: size, level: size, at: now(), pocket: int64(pocket), left: int64(pocket)}
 }
 
 // take returns how long a call has to wait, and takes its token if that is not
@@ -23,10 +30,35 @@ type modelBucket struct {
 func (m *modelBucket) take(most int64) (wait int64) {
 	m.level = min(m.size, m.level+now()-m.at)
 	m.at = now()
+	if m.left > 0 {
+		m.left--
+		return 0
+	}
 	if wait = max(0, m.interval-m.level); wait <= most {
 		m.level -= m.interval
 	}
+	if m.level >= m.pocket*m.interval && wait == 0 {
+		m.left = m.pocket
+		m.level -= m.pocket * m.interval
+	}
 	return wait
+}
+
+// modelLimiter is a limiter with a pocket, and one without it that has let the
+// same calls through.
+type modelLimiter struct{ pocketed, exact *modelBucket }
+
+// take fails where the pocket makes more of a difference than is in it.
+func (m modelLimiter) take(most int64) (wait int64, err error) {
+	wait = m.pocketed.take(most)
+	least := m.exact.take(-1)
+	if wait < least || wait > least+m.pocketed.pocket*m.exact.interval {
+		err = fmt.Errorf("a wait of %d ns, and of %d without the pocket", wait, least)
+	}
+	if wait <= most {
+		m.exact.level -= m.exact.interval
+	}
+	return wait, err
 }
 
 type limiterPlan struct {
@@ -43,7 +75,7 @@ func planLimiter(rt *rapid.T) limiterPlan {
 	cfg := RateLimiterConfig{
 		Calls:   rapid.IntRange(1, 50).Draw(rt, "calls"),
 		Per:     rapid.SampledFrom([]time.Duration{100 * time.Nanosecond, time.Second, time.Minute}).Draw(rt, "per"),
-		Burst:   rapid.SampledFrom([]int{0, 1, 2, 10}).Draw(rt, "burst"),
+		Burst:   rapid.SampledFrom([]int{0, 1, 2, 10, 64, 100, 320}).Draw(rt, "burst"),
 		MaxWait: time.Duration(rapid.SampledFrom([]int{0, 1, 5}).Draw(rt, "max wait")),
 	}
 	interval := cfg.Per / time.Duration(cfg.Calls)
@@ -68,14 +100,14 @@ type limited struct {
 	err        error
 	ended      int64
 	timeoutErr bool
+	modelErr   error
 }
 
 func playLimiter(p limiterPlan) (int, error) {
 	l, origin := Must(NewRateLimiter(p.cfg)), now()
 	cfg := l.pace.Load().cfg
 	interval := int64(cfg.Per) / int64(cfg.Calls)
-	size := int64(cfg.Burst) * interval
-	m := &modelBucket{interval: interval, size: size, level: size, at: origin}
+	m := modelLimiter{newModelBucket(cfg.Burst, max(0, min(cfg.Burst/32, 64)-1), interval), newModelBucket(cfg.Burst, 0, interval)}
 	var calls []*limited
 	for _, s := range p.steps {
 		switch {
@@ -86,6 +118,12 @@ func playLimiter(p limiterPlan) (int, error) {
 				c.cancel()
 				c.cancelled = now()
 			}
+		case s.kind >= 97 && cfg.Burst > 10: // many at once
+			for range s.which {
+				calls = append(calls, startLimited(l, m, s, int64(cfg.MaxWait)))
+			}
+		case s.kind >= 95:
+			time.Sleep(time.Duration(s.which) * s.pause)
 		default:
 			calls = append(calls, startLimited(l, m, s, int64(cfg.MaxWait)))
 		}
@@ -104,7 +142,7 @@ func playLimiter(p limiterPlan) (int, error) {
 	return len(p.steps), withinRate(begun, int64(cfg.Burst), interval)
 }
 
-func startLimited(l *RateLimiter, m *modelBucket, s limiterStep, most int64) *limited {
+func startLimited(l *RateLimiter, m modelLimiter, s limiterStep, most int64) *limited {
 	c := &limited{}
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.kind < 60 {
@@ -112,7 +150,7 @@ func startLimited(l *RateLimiter, m *modelBucket, s limiterStep, most int64) *li
 		most = min(most, int64(s.timeout))
 	}
 	c.cancel = cancel
-	c.wait = m.take(most)
+	c.wait, c.modelErr = m.take(most)
 	c.rejected, c.due = c.wait > most, now()+c.wait
 	// A deadline and a turn in the same moment go either way.
 	c.timeoutErr = s.kind < 60 && c.wait == int64(s.timeout)
@@ -132,6 +170,8 @@ func startLimited(l *RateLimiter, m *modelBucket, s limiterStep, most int64) *li
 func (c *limited) check() error {
 	var rejected *RejectedError
 	switch {
+	case c.modelErr != nil:
+		return c.modelErr
 	case c.rejected:
 		if !errors.As(c.err, &rejected) || rejected.RetryAfter() != time.Duration(c.wait) || c.begun != 0 {
 			return fmt.Errorf("got %w, want a rejection for %v", c.err, time.Duration(c.wait))
@@ -154,7 +194,7 @@ func (c *limited) check() error {
 func withinRate(begun []int64, burst, interval int64) error {
 	slices.Sort(begun)
 	for i, from := range begun {
-		for j := i; j < min(len(begun), i+100); j++ {
+		for j := i; j < min(len(begun), i+500); j++ {
 			if n := int64(j - i + 1); n > burst+(begun[j]-from)/interval {
 				return fmt.Errorf("%d calls within %v", n, time.Duration(begun[j]-from))
 			}

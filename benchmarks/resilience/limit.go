@@ -68,12 +68,16 @@ func (b *handBulkhead) Do(ctx context.Context, fn func(context.Context) error) e
 func rateLimiters() group {
 	const calls, burst = 1e9, 1e9 // a second, so that a goroutine that was held up is not too late
 	hand := &handRate{}
-	ours := resilience.Must(resilience.NewRateLimiter(resilience.RateLimiterConfig{Calls: calls, Burst: burst}))
+	ours := newRateLimiter(resilience.RateLimiterConfig{Calls: calls, Burst: burst})
+	hundred := newRateLimiter(resilience.RateLimiterConfig{Calls: calls, Burst: 100, MaxWait: time.Second})
+	ten := newRateLimiter(resilience.RateLimiterConfig{Calls: calls, Burst: 10, MaxWait: time.Second})
 	safe := failsafe.With[any](ratelimiter.NewBursty[any](math.MaxUint32, time.Second))
 	standard := rate.NewLimiter(calls, burst)
 	return group{title: "rate limiter", variants: []variant{
 		shared("by hand: a clock reading and an atomic instant", func() error { return hand.Do(ctx, work) }),
 		shared("millrace", func() error { return ours.Do(ctx, work) }),
+		shared("millrace, bursts of 100", func() error { return hundred.Do(ctx, work) }),
+		shared("millrace, bursts of 10", func() error { return ten.Do(ctx, work) }),
 		shared("golang.org/x/time/rate", func() error {
 			if !standard.Allow() {
 				return errFull
@@ -82,6 +86,10 @@ func rateLimiters() group {
 		}),
 		shared("failsafe-go", func() error { return safe.Run(nullary) }),
 	}}
+}
+
+func newRateLimiter(cfg resilience.RateLimiterConfig) *resilience.RateLimiter {
+	return resilience.Must(resilience.NewRateLimiter(cfg))
 }
 
 // handRate is a generic cell rate algorithm with an interval of a nanosecond.
