@@ -89,8 +89,9 @@ type CircuitBreakerConfig struct {
 // waited for. A call that panics has failed; the outcome of a call that began in
 // another state than the breaker is in is not counted.
 //
-// A call that goes well takes no lock, and reads the clock only for
-// WindowPeriod (once) and SlowCall (twice).
+// A call that goes well takes no lock, and reads the clock only for SlowCall
+// (twice) and WindowPeriod (once, and not at all while there are many calls). Of
+// many calls that an open breaker turns away few read it.
 type CircuitBreaker struct {
 	period atomic.Pointer[period]
 	_      apart
@@ -104,6 +105,7 @@ type period struct {
 	window   window       // closed
 	inARow   *consecutive // the window, if it is that
 	end      int64        // open: probes from then on; half-open: the probes have had their time
+	early    spell        // before the end, while many calls are turned away
 	refusal  *OpenError
 	admitted atomic.Int32 // half-open: probes under way or done
 	passed   atomic.Int32 // probes that went well
@@ -185,7 +187,7 @@ func (b *CircuitBreaker) Do(ctx context.Context, fn func(ctx context.Context) er
 	case p.inARow != nil:
 		p.inARow.good(0)
 	default:
-		p.window.good(p.ended())
+		p.window.good(0)
 	}
 	return err
 }
@@ -212,20 +214,11 @@ func (b *CircuitBreaker) do(ctx context.Context, c call) (err error) {
 	case err == nil && p.inARow != nil:
 		p.inARow.good(0)
 	case err == nil && p.state == Closed && p.cfg.SlowCall == 0:
-		p.window.good(p.ended())
+		p.window.good(0)
 	default:
 		b.finish(p, c.now, err)
 	}
 	return err
-}
-
-// ended is the time of a call's end, if need be. Calls count from then on: one
-// that takes longer than the window is may well be the one that fails.
-func (p *period) ended() int64 {
-	if p.cfg.WindowPeriod > 0 || p.cfg.SlowCall > 0 {
-		return now()
-	}
-	return 0
 }
 
 // finish counts a call that was let through.
@@ -243,9 +236,11 @@ func (b *CircuitBreaker) finish(p *period, begun int64, err error) {
 }
 
 func (b *CircuitBreaker) count(p *period, begun int64, o outcome) {
-	at := p.ended()
-	if p.cfg.SlowCall > 0 && at-begun >= int64(p.cfg.SlowCall) {
-		o |= slow
+	var at int64
+	if p.cfg.SlowCall > 0 {
+		if at = now(); at-begun >= int64(p.cfg.SlowCall) {
+			o |= slow
+		}
 	}
 	switch {
 	case b.period.Load() != p:
@@ -271,7 +266,7 @@ func (b *CircuitBreaker) admit(p *period) (*period, error) {
 		case Closed:
 			return p, nil
 		case Open:
-			if now() >= p.end {
+			if p.over(b.stats.rejected.Load()) {
 				b.change(p, p.cfg.halfOpen())
 				continue
 			}
@@ -279,7 +274,7 @@ func (b *CircuitBreaker) admit(p *period) (*period, error) {
 			if p.probe(int32(p.cfg.Probes)) {
 				return p, nil
 			}
-			if now() >= p.end {
+			if p.over(b.stats.rejected.Load()) {
 				b.change(p, p.cfg.halfOpen())
 				continue
 			}
@@ -288,6 +283,20 @@ func (b *CircuitBreaker) admit(p *period) (*period, error) {
 		p.cfg.Observer.tell(Event{Kind: EventRejected, Policy: p.cfg.Name, Type: "circuit breaker", Err: p.refusal})
 		return nil, p.refusal
 	}
+}
+
+// over reports whether the period has come to its end. Of many calls that are
+// turned away some ask the clock for all.
+func (p *period) over(rejected int64) bool {
+	some := rejected%crowd == crowd-1
+	if !some && p.early.get() != 0 {
+		return false
+	}
+	left := p.end - now()
+	if some {
+		p.early.begin(1, left)
+	}
+	return left <= 0
 }
 
 // probe takes one of the places for probes.

@@ -107,6 +107,19 @@ func (m *modelBreaker) exceeded() bool {
 		m.cfg.SlowRate > 0 && float64(slows)/float64(total) >= m.cfg.SlowRate)
 }
 
+// last counts the calls of the last step.
+func (m *modelBreaker) last() (calls, failures int) {
+	for _, c := range m.calls {
+		if c.step == m.step() {
+			calls++
+			if c.failed {
+				failures++
+			}
+		}
+	}
+	return calls, failures
+}
+
 var errPermanent = AsPermanent(errors.New("no such thing"))
 
 // outcomes of calls; the last one is a panic.
@@ -186,6 +199,9 @@ func playBreaker(p breakerPlan) (int, error) {
 		if got := r.b.Stats(); got != want {
 			return i + 1, fmt.Errorf("step %d, %+v: got %+v, want %+v", i, s, got, want)
 		}
+		if err := r.counted(); err != nil {
+			return i + 1, fmt.Errorf("step %d, %+v: %w", i, s, err)
+		}
 	}
 	return len(p.steps), nil
 }
@@ -200,6 +216,14 @@ func (r *modelRun) step(s breakerStep) error {
 		r.m.to(Closed)
 	case s.kind < 20:
 		time.Sleep(s.takes)
+	case s.kind < 24: // many at once, which go well or are turned away
+		for range s.which + 30 {
+			if err := r.call(breakerStep{}); err != nil {
+				return err
+			}
+		}
+	case s.kind < 28: // until the last moment, or the first one after it
+		time.Sleep(time.Duration(r.m.end - now() - int64(s.which%2)))
 	case s.kind < 35 && len(r.overlap) < 5:
 		return r.begin()
 	case s.kind < 50 && len(r.overlap) > 0:
@@ -213,6 +237,20 @@ func (r *modelRun) step(s breakerStep) error {
 		r.m.finish(o.stay, o.begun, s.outcome)
 	default:
 		return r.call(s)
+	}
+	return nil
+}
+
+// counted compares the calls of the last step in a window of time.
+func (r *modelRun) counted() error {
+	w, ok := r.b.period.Load().window.(*lastPeriod)
+	if !ok {
+		return nil
+	}
+	step := r.m.step()
+	calls, failures := w.buckets[step%buckets].calls.get(step)
+	if wantCalls, wantFailures := r.m.last(); calls != wantCalls || failures != wantFailures {
+		return fmt.Errorf("%d calls and %d failures in step %d, want %d and %d", calls, failures, step, wantCalls, wantFailures)
 	}
 	return nil
 }

@@ -14,12 +14,13 @@ const (
 )
 
 // window collects outcomes while a breaker is closed. Its methods take no lock;
-// concurrent calls may be counted in any order.
+// concurrent calls may be counted in any order. They get the time of the call's
+// end, or 0 when nobody has asked the clock.
 type window interface {
 	// good counts a call that was neither failed nor slow.
-	good(now int64)
+	good(at int64)
 	// bad counts another one and reports whether the breaker must open.
-	bad(o outcome, now int64) bool
+	bad(o outcome, at int64) bool
 	// inherit takes over the counts of a window of the same shape.
 	inherit(old window)
 }
@@ -100,7 +101,10 @@ func (w *lastCalls) put(o outcome) uint64 {
 // lastPeriod looks at the calls of the last so long, in steps of a tenth.
 type lastPeriod struct {
 	limits
-	width   int64 // of a bucket, in nanoseconds
+	width int64 // of a bucket, in nanoseconds
+	step  spell // while there are many calls
+	_     apart
+
 	buckets [buckets]struct {
 		calls, slows counter
 		_            [cacheLine - 16]byte
@@ -113,13 +117,27 @@ func newLastPeriod(d time.Duration, l limits) *lastPeriod {
 	return &lastPeriod{limits: l, width: max(1, int64(d)/buckets)}
 }
 
-func (w *lastPeriod) good(now int64) {
-	step := now / w.width
-	w.buckets[step%buckets].calls.add(step, 0)
+// good needs the step only, which a busy window knows without the clock.
+func (w *lastPeriod) good(at int64) {
+	if step := w.step.get(); step != 0 {
+		w.buckets[step%buckets].calls.add(step, 0)
+		return
+	}
+	if at == 0 {
+		at = now()
+	}
+	step := at / w.width
+	if w.buckets[step%buckets].calls.add(step, 0) >= crowd {
+		w.step.begin(step, (step+1)*w.width-at)
+	}
 }
 
-func (w *lastPeriod) bad(o outcome, now int64) bool {
-	step := now / w.width
+func (w *lastPeriod) bad(o outcome, at int64) bool {
+	if at == 0 {
+		at = now()
+	}
+	step := at / w.width
+	w.step.correct(step)
 	b := &w.buckets[step%buckets]
 	b.calls.add(step, uint64(o&failed))
 	if o&slow != 0 {
@@ -146,7 +164,8 @@ const (
 	stepMask  = 1<<22 - 1
 )
 
-func (c *counter) add(step int64, marked uint64) {
+// add returns how many calls there have been in the step.
+func (c *counter) add(step int64, marked uint64) uint64 {
 	tag := uint64(step) & stepMask
 	for {
 		word := c.word.Load()
@@ -155,10 +174,11 @@ func (c *counter) add(step int64, marked uint64) {
 			next = tag << (2 * countBits)
 		}
 		if next>>countBits&countMask == countMask {
-			return
+			return countMask
 		}
-		if c.word.CompareAndSwap(word, next+1<<countBits+marked) {
-			return
+		next += 1<<countBits + marked
+		if c.word.CompareAndSwap(word, next) {
+			return next >> countBits & countMask
 		}
 	}
 }
