@@ -55,7 +55,7 @@ func (f *Fallback) do(ctx context.Context, c call) error {
 	if err == nil || !f.cfg.If(err) {
 		return err
 	}
-	c.target.join(c.target.fork()) // a value beside the error is not the fallback's
+	c.target.Join(c.target.Fork()) // a value beside the error is not the fallback's
 	f.fellBack.Add(1)
 	f.cfg.Observer.tell(Event{Kind: EventFellBack, Policy: f.cfg.Name, Type: "fallback", Err: err})
 	if second := f.cfg.Do(ctx, err); second != nil {

@@ -40,12 +40,12 @@ func (f *foreignCall) run(ctx context.Context) error {
 	before := f.succeeded
 	f.mu.Unlock()
 	c := f.call
-	c.target = c.target.fork()
+	c.target = c.target.Fork()
 	err := c.run(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.succeeded == before {
-		f.call.target.join(c.target)
+		f.call.target.Join(c.target)
 	}
 	if err == nil {
 		f.succeeded++
@@ -55,11 +55,11 @@ func (f *foreignCall) run(ctx context.Context) error {
 
 // asLayer asks for the types themselves: what embeds one of them has the methods
 // of a layer, too, but a Do of its own.
-func asLayer(p Policy) layer {
+func asLayer(p any) layer {
 	switch p := p.(type) {
 	case *Pipeline, *NamedPolicy, *measured,
 		*Retry, *CircuitBreaker, *Timeout, *Bulkhead, *RateLimiter, *AdaptiveLimiter, *Hedge, *Fallback:
 		return p.(layer)
 	}
-	return foreign{p}
+	return foreign{p.(Policy)}
 }

@@ -57,10 +57,10 @@ type getter[T any] struct {
 	value T
 }
 
-func (g *getter[T]) run(ctx context.Context) (err error) {
+func (g *getter[T]) Run(ctx context.Context) (err error) {
 	g.value, err = g.fn(ctx)
 	return err
 }
 
-func (g *getter[T]) fork() target     { return &getter[T]{fn: g.fn} }
-func (g *getter[T]) join(fork target) { g.value = fork.(*getter[T]).value }
+func (g *getter[T]) Fork() target     { return &getter[T]{fn: g.fn} }
+func (g *getter[T]) Join(fork target) { g.value = fork.(*getter[T]).value }

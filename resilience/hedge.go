@@ -140,7 +140,7 @@ func (r *race) next() int {
 }
 
 func (r *race) attempt(n int) {
-	t, err, returned := r.call.target.fork(), error(nil), false
+	t, err, returned := r.call.target.Fork(), error(nil), false
 	defer func() {
 		if !returned {
 			err = errAborted
@@ -203,7 +203,7 @@ func (r *race) run() error {
 	if r.panics != nil {
 		panic(r.panics)
 	}
-	r.call.target.join(r.winner)
+	r.call.target.Join(r.winner)
 	return r.err
 }
 

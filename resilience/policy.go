@@ -1,6 +1,10 @@
 package resilience
 
-import "context"
+import (
+	"context"
+
+	internal "github.com/millrace-go/millrace/resilience/internal/target"
+)
 
 // Policy is what every policy and pipeline of this package is, and all that one
 // of your own has to be. Do calls fn, maybe several times or not at all, and
@@ -58,7 +62,7 @@ func (c call) run(ctx context.Context) error {
 		if fn, ok := c.target.(function); ok { // as mostly: one call less
 			return fn(ctx)
 		}
-		return c.target.run(ctx)
+		return c.target.Run(ctx)
 	}
 	c.rest = l.inner
 	return l.layer.do(ctx, c)
@@ -84,34 +88,34 @@ func (c *call) pay(b *Budget) {
 func (c *call) again() { c.now = 0 }
 
 // target is the function at the centre of a call.
-type target interface {
-	run(ctx context.Context) error
-	// fork returns a target for an attempt beside others, join takes over the
-	// result of the one that counts.
-	fork() target
-	join(fork target)
+type target = internal.Target
+
+func init() {
+	internal.Do = func(ctx context.Context, policy any, t target) error {
+		return asLayer(policy).do(ctx, call{target: t})
+	}
 }
 
 // function is a target without a result.
 type function func(ctx context.Context) error
 
-func (f function) run(ctx context.Context) error { return f(ctx) }
-func (f function) fork() target                  { return f }
-func (f function) join(target)                   {}
+func (f function) Run(ctx context.Context) error { return f(ctx) }
+func (f function) Fork() target                  { return f }
+func (f function) Join(target)                   {}
 
 // remainder is what is left of a call as the target of another pipeline.
 type remainder struct{ call call }
 
-func (r *remainder) run(ctx context.Context) error {
+func (r *remainder) Run(ctx context.Context) error {
 	c := r.call
 	c.again()
 	return c.run(ctx)
 }
 
-func (r *remainder) fork() target {
+func (r *remainder) Fork() target {
 	c := r.call
-	c.target = c.target.fork()
+	c.target = c.target.Fork()
 	return &remainder{c}
 }
 
-func (r *remainder) join(fork target) { r.call.target.join(fork.(*remainder).call.target) }
+func (r *remainder) Join(fork target) { r.call.target.Join(fork.(*remainder).call.target) }

@@ -15,6 +15,10 @@ import (
 
 const period = 10 * time.Second // of breakers that look at a time
 
+// short is a period whose steps are over before ours have had two million calls,
+// of which more are not counted.
+const short = 500 * time.Millisecond
+
 func breakers() group {
 	hand, ours := &handBreaker{}, newBreaker(resilience.CircuitBreakerConfig{})
 	sony := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{})
@@ -42,10 +46,10 @@ func breakersByCalls() group {
 }
 
 func breakersByTime() group {
-	hand, ours := &handBuckets{}, newBreaker(resilience.CircuitBreakerConfig{WindowPeriod: period})
-	sony := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{Interval: period, BucketPeriod: period / 10})
-	safe := failsafe.With(circuitbreaker.NewBuilder[any]().WithFailureRateThreshold(0.5, 20, period).Build())
-	return group{title: "breaker, last 10 s", variants: []variant{
+	hand, ours := &handBuckets{}, newBreaker(resilience.CircuitBreakerConfig{WindowPeriod: short})
+	sony := gobreaker.NewCircuitBreaker[any](gobreaker.Settings{Interval: short, BucketPeriod: short / 10})
+	safe := failsafe.With(circuitbreaker.NewBuilder[any]().WithFailureRateThreshold(0.5, 20, short).Build())
+	return group{title: "breaker, last half a second", variants: []variant{
 		shared("by hand: ten atomics", func() error { return hand.Do(ctx, work) }),
 		shared("millrace", func() error { return ours.Do(ctx, work) }),
 		shared("gobreaker v2", throughSony(sony)),

@@ -68,12 +68,12 @@ func (b *handRing) count(bad bool) {
 	}
 }
 
-// handBuckets opens when half of the calls of ten seconds have failed. Calls are
+// handBuckets opens when half of the calls of half a second have failed. Calls are
 // in the upper half of a bucket, failures in the lower one.
 type handBuckets struct {
 	open    atomic.Bool
 	buckets [10]struct {
-		second, counts atomic.Int64
+		step, counts atomic.Int64
 	}
 }
 
@@ -83,11 +83,11 @@ func (b *handBuckets) Do(ctx context.Context, fn func(context.Context) error) er
 	if b.open.Load() {
 		return errOpen
 	}
-	second := sinceStart() / int64(time.Second)
+	step := sinceStart() / int64(short/10)
 	err := fn(ctx)
-	bucket := &b.buckets[second%10]
-	if bucket.second.Load() != second {
-		bucket.second.Store(second)
+	bucket := &b.buckets[step%10]
+	if bucket.step.Load() != step {
+		bucket.step.Store(step)
 		bucket.counts.Store(0)
 	}
 	if err == nil {
@@ -97,7 +97,7 @@ func (b *handBuckets) Do(ctx context.Context, fn func(context.Context) error) er
 	bucket.counts.Add(oneCall + 1)
 	var calls, failures int64
 	for i := range b.buckets {
-		if c := b.buckets[i].counts.Load(); b.buckets[i].second.Load() > second-10 {
+		if c := b.buckets[i].counts.Load(); b.buckets[i].step.Load() > step-10 {
 			calls, failures = calls+c/oneCall, failures+c%oneCall
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/millrace-go/millrace/resilience"
+	"github.com/millrace-go/millrace/resilience/internal/target"
 )
 
 // ClientConfig configures client interceptors. The zero value is safe.
@@ -32,11 +33,12 @@ func UnaryClientInterceptor(policy resilience.Policy, cfg ClientConfig) grpc.Una
 	return func(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		c := &unaryCall{method: method, request: request, reply: reply, replyType: typeOf(reply), conn: conn, invoker: invoker, opts: opts}
 		if cfg.idempotent(method) {
-			a, err := resilience.Get(ctx, policy, c.attempt)
-			a.deliver(reply, err)
+			c.repeatable.call = c
+			err := target.Do(ctx, policy, &c.repeatable)
+			c.repeatable.answer.deliver(reply, err)
 			return withStatus(ctx, err, 0)
 		}
-		return withStatus(ctx, outcome(policy.Do(ctx, c.attemptOnce)), 0)
+		return withStatus(ctx, outcome(target.Do(ctx, policy, c)), 0)
 	}
 }
 
@@ -48,9 +50,30 @@ type unaryCall struct {
 	invoker        grpc.UnaryInvoker
 	opts           []grpc.CallOption
 
-	taken atomic.Bool // the caller's storage
-	once  once
+	repeatable repeatable
+	taken      atomic.Bool // the caller's storage
+
+	once once // if the call is not repeatable
 }
+
+// repeatable is a call of an idempotent method as what the policy calls, and the
+// answer to the attempt that counts.
+type repeatable struct {
+	call   *unaryCall
+	answer *answer
+}
+
+// Run is of target.Target.
+func (r *repeatable) Run(ctx context.Context) (err error) {
+	r.answer, err = r.call.attempt(ctx)
+	return err
+}
+
+// Fork is of target.Target.
+func (r *repeatable) Fork() target.Target { return &repeatable{call: r.call} }
+
+// Join is of target.Target.
+func (r *repeatable) Join(fork target.Target) { r.answer = fork.(*repeatable).answer }
 
 func (c *unaryCall) attempt(ctx context.Context) (*answer, error) {
 	if c.taken.CompareAndSwap(false, true) {
@@ -60,9 +83,10 @@ func (c *unaryCall) attempt(ctx context.Context) (*answer, error) {
 	return a, WithClass(c.invoker(outgoing(ctx), c.method, c.request, a.reply, c.conn, a.opts...))
 }
 
-// attemptOnce always has the caller's storage: attempts are not made at a time,
-// and those that another may follow got no answer.
-func (c *unaryCall) attemptOnce(ctx context.Context) error {
+// Run makes an attempt of a call that must not be repeated. It always has the
+// caller's storage: attempts are not made at a time, and those that another may
+// follow got no answer.
+func (c *unaryCall) Run(ctx context.Context) error {
 	a, err := c.once.begin()
 	if err != nil {
 		return err
@@ -70,3 +94,9 @@ func (c *unaryCall) attemptOnce(ctx context.Context) error {
 	err = c.invoker(outgoing(ctx), c.method, c.request, c.reply, c.conn, a.options(c.opts)...)
 	return c.once.end(a, err, a.unsent())
 }
+
+// Fork is of target.Target: attempts beside each other are refused.
+func (c *unaryCall) Fork() target.Target { return c }
+
+// Join is of target.Target.
+func (c *unaryCall) Join(target.Target) {}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/millrace-go/millrace/resilience"
+	"github.com/millrace-go/millrace/resilience/internal/target"
 )
 
 // ServerConfig configures server interceptors. The zero value is safe.
@@ -54,7 +55,7 @@ func UnaryServerInterceptor(policy resilience.Policy, cfg ServerConfig) (grpc.Un
 			return handler(ctx, request)
 		}
 		c := &unaryHandling{handling: handling{pause: cfg.RetryAfter}, request: request, handler: handler}
-		if err := c.outcome(ctx, policy.Do(ctx, c.call)); err != nil {
+		if err := c.outcome(ctx, target.Do(ctx, policy, c)); err != nil {
 			return nil, err
 		}
 		return c.response, nil
@@ -97,13 +98,20 @@ type unaryHandling struct {
 	handler           grpc.UnaryHandler
 }
 
-func (c *unaryHandling) call(ctx context.Context) (err error) {
+// Run is of target.Target.
+func (c *unaryHandling) Run(ctx context.Context) (err error) {
 	if err = c.begin(); err != nil {
 		return err
 	}
 	c.response, err = c.handler(ctx, c.request)
 	return c.end(err)
 }
+
+// Fork is of target.Target: there is no other attempt.
+func (c *unaryHandling) Fork() target.Target { return c }
+
+// Join is of target.Target.
+func (c *unaryHandling) Join(target.Target) {}
 
 // handling is a call whose handler is called once at most, also under a policy of
 // somebody's own that would do it again.

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/millrace-go/millrace/resilience/internal/final"
+	"github.com/millrace-go/millrace/resilience/internal/target"
 )
 
 // exchange is one RoundTrip with all its attempts.
@@ -24,8 +25,28 @@ type exchange struct {
 	last    *http.Response // of the last attempt that ended, or nil
 	err     error          // of the last attempt that ended, if it got no response
 
-	first attempt
+	first   attempt
+	sending sending
 }
+
+// sending is the exchange as what the policy calls, and the response of the
+// attempt that counts.
+type sending struct {
+	exchange *exchange
+	resp     *http.Response
+}
+
+// Run is of target.Target.
+func (s *sending) Run(ctx context.Context) (err error) {
+	s.resp, err = s.exchange.attempt(ctx) //nolint:bodyclose // the exchange does
+	return err
+}
+
+// Fork is of target.Target.
+func (s *sending) Fork() target.Target { return &sending{exchange: s.exchange} }
+
+// Join is of target.Target.
+func (s *sending) Join(fork target.Target) { s.resp = fork.(*sending).resp }
 
 // prepare makes the body ready to be sent as often as may be.
 func (x *exchange) prepare() (err error) {
@@ -57,7 +78,7 @@ func (x *exchange) outcome(resp *http.Response, err error) (*http.Response, erro
 
 var errNoResponse = errors.New("httpresilience: the policy returned without an error and without a response")
 
-// attempt is the function that the policy calls. When the request must not be
+// attempt makes an attempt. When the request must not be
 // sent any more, what came of it stands.
 func (x *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	a, obsolete, err := x.begin(ctx)

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/millrace-go/millrace/resilience"
+	"github.com/millrace-go/millrace/resilience/internal/target"
 )
 
 // MiddlewareConfig configures a middleware. The zero value is safe.
@@ -83,7 +84,7 @@ func (g *guarded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h := w.Header(); len(h) > 0 {
 		header = h.Clone()
 	}
-	err := g.policy.Do(s, s.serve)
+	err := target.Do(s, g.policy, s)
 	switch {
 	case s.aborted:
 		panic(http.ErrAbortHandler)
@@ -106,9 +107,9 @@ type service struct {
 	aborted bool
 }
 
-// serve is the function that the policy calls. The handler is called once,
-// whatever the policy does.
-func (s *service) serve(ctx context.Context) (err error) {
+// Run is what the policy calls. The handler is called once, whatever the policy
+// does.
+func (s *service) Run(ctx context.Context) (err error) {
 	if !s.called.CompareAndSwap(false, true) {
 		return errOnce
 	}
@@ -135,6 +136,12 @@ func (s *service) serve(ctx context.Context) (err error) {
 	}
 	return nil
 }
+
+// Fork is of target.Target: there is no other attempt.
+func (s *service) Fork() target.Target { return s }
+
+// Join is of target.Target.
+func (s *service) Join(target.Target) {}
 
 // failure returns err, unless the handler failed because the client has gone.
 func (s *service) failure(err error) error {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/millrace-go/millrace/resilience"
+	"github.com/millrace-go/millrace/resilience/internal/target"
 )
 
 // TransportConfig configures a Transport. The zero value is safe.
@@ -72,7 +73,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := x.prepare(); err != nil {
 		return nil, err
 	}
-	return x.outcome(resilience.Get(req.Context(), t.policy, x.attempt))
+	x.sending.exchange = x
+	err := target.Do(req.Context(), t.policy, &x.sending)
+	return x.outcome(x.sending.resp, err)
 }
 
 // CloseIdleConnections has the transport beneath close the connections that it
