@@ -251,11 +251,11 @@ func TestWindowsUnderContention(t *testing.T) {
 
 func TestCounterStopsAtItsLimit(t *testing.T) {
 	var c counter
-	c.word.Store(7<<(2*countBits) | (countMask-1)<<countBits | 5)
+	c.word.Store(7<<(2*countBits) | (countMost-1)<<countBits | 5)
 	c.add(7, 1)
 	c.add(7, 1)
 	calls, marked := c.get(7)
-	require.Equal(t, countMask, calls)
+	require.Equal(t, countMost, calls)
 	require.Equal(t, 6, marked)
 	calls, _ = c.get(8)
 	require.Zero(t, calls)

@@ -161,6 +161,7 @@ type counter struct{ word atomic.Uint64 }
 const (
 	countBits = 21
 	countMask = 1<<countBits - 1
+	countMost = countMask - 1<<16 // leaves room to those who add one at the same time
 	stepMask  = 1<<22 - 1
 )
 
@@ -169,16 +170,15 @@ func (c *counter) add(step int64, marked uint64) uint64 {
 	tag := uint64(step) & stepMask
 	for {
 		word := c.word.Load()
-		next := word
-		if word>>(2*countBits) != tag {
-			next = tag << (2 * countBits)
-		}
-		if next>>countBits&countMask == countMask {
-			return countMask
-		}
-		next += 1<<countBits + marked
-		if c.word.CompareAndSwap(word, next) {
-			return next >> countBits & countMask
+		switch {
+		case word>>(2*countBits) != tag:
+			if c.word.CompareAndSwap(word, tag<<(2*countBits)|1<<countBits|marked) {
+				return 1
+			}
+		case word>>countBits&countMask >= countMost:
+			return countMost
+		default:
+			return c.word.Add(1<<countBits+marked) >> countBits & countMask
 		}
 	}
 }
