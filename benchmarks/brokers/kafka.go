@@ -49,7 +49,9 @@ func kafka(raw string, n int) error {
 		return name
 	}
 	ours, theirs := millrace(raw), watermillKafka(brokers)
-	batch, each := franz(brokers, false), franz(brokers, true)
+	same := func(int) []byte { return payload }
+	batch, each := franz(brokers, false, same), franz(brokers, true, same)
+	differing := franz(brokers, true, func(i int) []byte { return distinct()[i%len(distinct())] })
 
 	const many, few = 40_000, 4_000
 	err = tables(n, []table{
@@ -74,6 +76,11 @@ func kafka(raw string, n int) error {
 			{ours.name, consuming(ours, each, topic, 5*many, 16, 0)},
 			{theirs.name, consuming(theirs, each, topic, many, 16, 0)},
 		}},
+		{what + ": consume in a group, handler does nothing, events differ", []variant{
+			{"franz-go, mark each, commit each second", consuming(each, differing, topic, 5*many, 1, 0)},
+			{ours.name, consuming(ours, differing, topic, 5*many, 16, 0)},
+			{theirs.name, consuming(theirs, differing, topic, many, 16, 0)},
+		}},
 		{what + ": consume, handler takes 1 ms, 64 keys", []variant{
 			{"franz-go, one at a time", consuming(each, each, topic, 500, 1, time.Millisecond)},
 			{ours.name + ", Concurrency 64", consuming(ours, each, topic, 5*few, 64, time.Millisecond)},
@@ -93,7 +100,7 @@ func kafka(raw string, n int) error {
 
 // franz is what one would write by hand with the same promises: acks=all,
 // idempotent, keyed, with an id, offsets committed after handling.
-func franz(brokers []string, wait bool) system {
+func franz(brokers []string, wait bool, payload func(i int) []byte) system {
 	return system{
 		publisher: func(topic string) (func([]string) error, func(), error) {
 			c, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
@@ -103,7 +110,7 @@ func franz(brokers []string, wait bool) system {
 			return func(keys []string) error {
 				records := make([]*kgo.Record, len(keys))
 				for i, key := range keys {
-					records[i] = &kgo.Record{Topic: topic, Key: []byte(key), Value: payload, Headers: []kgo.RecordHeader{
+					records[i] = &kgo.Record{Topic: topic, Key: []byte(key), Value: payload(i), Headers: []kgo.RecordHeader{
 						{Key: "_watermill_message_uuid", Value: []byte(newID())},
 						{Key: "ce_partitionkey", Value: []byte(key)},
 					}}

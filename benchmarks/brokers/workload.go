@@ -22,15 +22,28 @@ type system struct {
 	consumer func(topic, group string, concurrency int, handle func(payload []byte)) (stop func(), err error)
 }
 
-// payload is 1 KiB that compresses to about half, as JSON does.
-var payload = func() []byte {
-	dice := rand.New(rand.NewPCG(1, 2))
+// payload is 1 KiB that compresses to about half, as JSON does. A batch of it
+// compresses to far less, for it holds the same text again and again.
+var payload = text(rand.New(rand.NewPCG(1, 2)))
+
+// distinct are payloads that differ, so that a batch of them compresses no better
+// than each alone.
+var distinct = sync.OnceValue(func() [][]byte {
+	dice := rand.New(rand.NewPCG(3, 4))
+	all := make([][]byte, 1000)
+	for i := range all {
+		all[i] = text(dice)
+	}
+	return all
+})
+
+func text(dice *rand.Rand) []byte {
 	text := make([]byte, 1024)
 	for i := range text {
 		text[i] = "0123456789abcdef"[dice.IntN(16)]
 	}
 	return text
-}()
+}
 
 // keys returns n keys of 64.
 func keys(n int) []string {
