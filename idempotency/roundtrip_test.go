@@ -13,7 +13,7 @@ import (
 
 	"github.com/millrace-go/millrace/eventbus"
 	"github.com/millrace-go/millrace/idempotency"
-	"github.com/millrace-go/millrace/idempotency/internal/turns"
+	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 )
 
@@ -22,7 +22,7 @@ import (
 func TestRoundTrips(t *testing.T) {
 	ctx := t.Context()
 	server := testdb.New(t, idempotency.Postgres)
-	var trips turns.Counter
+	var trips roundtrips.Counter
 	config, err := pgx.ParseConfig(server.DSN)
 	require.NoError(t, err)
 	config.DialFunc = trips.Dial

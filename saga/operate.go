@@ -40,8 +40,8 @@ func tell(ctx context.Context, to message.Publisher, saga string, c control, dat
 
 // Execute begins an instance and runs it here until it waits for something or
 // has ended, and returns it. If the process dies meanwhile, one that serves the
-// saga takes the instance up after Config.RecoverAfter: see Recover. An error with ErrExists in its chain says
-// that there is an instance of that id.
+// saga takes the instance up after Config.RecoverAfter: see Recover. An error with
+// ErrExists in its chain says that there is an instance of that id.
 func Execute[S any](ctx context.Context, o *Orchestrator, d Definition[S], id string, state S) (Instance, error) {
 	i, err := o.execute(ctx, d.Name, id, &state)
 	if err != nil {

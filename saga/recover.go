@@ -18,23 +18,20 @@ const recoveredTogether = 16
 // is set stays while it is long enough, so that few transitions of an instance
 // change what it is found by.
 func (t *transit) insure(i *Instance, after time.Duration) {
-	if !i.Status.moving() || !t.recoverable && i.RecoverAt.IsZero() {
-		i.RecoverAt = time.Time{}
-		return
+	var calls []call
+	if i.Status.moving() && (t.recoverable || !i.RecoverAt.IsZero()) {
+		calls = t.plan.program.pending(t.progress)
 	}
-	calls := t.plan.program.pending(t.progress)
 	if len(calls) == 0 {
 		i.RecoverAt = time.Time{}
 		return
 	}
-	ends := t.now
+	var longest time.Duration
 	for _, c := range calls {
-		if end := t.now.Add(c.timeout); end.After(ends) {
-			ends = end
-		}
+		longest = max(longest, c.timeout)
 	}
-	if i.RecoverAt.Before(ends.Add(after / 2)) {
-		i.RecoverAt = ends.Add(after).Truncate(time.Millisecond)
+	if i.RecoverAt.Before(t.now.Add(longest + after/2)) {
+		i.RecoverAt = t.now.Add(longest + after).Truncate(time.Millisecond)
 	}
 }
 

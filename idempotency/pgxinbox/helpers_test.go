@@ -11,8 +11,8 @@ import (
 
 	"github.com/millrace-go/millrace/eventbus"
 	"github.com/millrace-go/millrace/idempotency"
-	"github.com/millrace-go/millrace/idempotency/internal/turns"
 	"github.com/millrace-go/millrace/idempotency/pgxinbox"
+	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 )
 
@@ -22,13 +22,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rig struct {
 	pool  *pgxpool.Pool
 	inbox *pgxinbox.Inbox
-	turns *turns.Counter
+	turns *roundtrips.Counter
 	db    testdb.DB
 }
 
 func newRig(t testing.TB, configure ...func(*pgxpool.Config)) rig {
 	t.Helper()
-	r := rig{db: testdb.New(t, idempotency.Postgres), turns: &turns.Counter{}}
+	r := rig{db: testdb.New(t, idempotency.Postgres), turns: &roundtrips.Counter{}}
 	c, err := pgxpool.ParseConfig(r.db.DSN)
 	require.NoError(t, err)
 	c.ConnConfig.DialFunc = r.turns.Dial

@@ -78,8 +78,8 @@ func (x *exchange) outcome(resp *http.Response, err error) (*http.Response, erro
 
 var errNoResponse = errors.New("httpresilience: the policy returned without an error and without a response")
 
-// attempt makes an attempt. When the request must not be
-// sent any more, what came of it stands.
+// attempt makes an attempt. When the request must not be sent any more, what came
+// of it stands.
 func (x *exchange) attempt(ctx context.Context) (*http.Response, error) {
 	a, obsolete, err := x.begin(ctx)
 	if err != nil {
