@@ -23,6 +23,7 @@ type statements struct {
 	insert, schedule insertion
 
 	peek, acquire, taken, renew, fence, release    string // the relay's row
+	positions                                      string // how they are handed out; PostgreSQL only
 	read, oldest, chunk, below, deleteRange, ahead string // the log
 	nextDue, due, moveDue, deleteDue               string // scheduled rows
 	takeDue                                        string // due, moveDue and deleteDue in one; PostgreSQL only
@@ -73,6 +74,7 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 	s.peek = q(`SELECT version, lease_until - {now} FROM {p}_relay WHERE singleton = 1`)
 	s.acquire = q(`UPDATE {p}_relay SET owner = ?, token = token + 1, lease_until = {now} + ? WHERE singleton = 1 AND lease_until <= {now}`)
 	s.taken = q(`SELECT token, published, gaps, swept FROM {p}_relay WHERE singleton = 1`)
+	s.positions = unbound(postgresPositions)
 	s.renew = q(`UPDATE {p}_relay SET published = ?, gaps = ?, swept = ?, lease_until = {now} + ? WHERE singleton = 1 AND token = ?` + f.renewed)
 	s.fence = q(f.fence)
 	s.release = q(`UPDATE {p}_relay SET owner = '', lease_until = 0, swept = ? WHERE singleton = 1 AND token = ?`)
