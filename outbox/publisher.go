@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace-go/millrace/eventbus/driver"
 	"github.com/millrace-go/millrace/internal/aftercommit"
+	"github.com/millrace-go/millrace/internal/held"
 )
 
 // In returns a publisher that writes events as part of tx: they are published
@@ -171,6 +172,9 @@ func (p *publisher) insertChunks(ctx context.Context, s *insertion, topic string
 }
 
 func (p *publisher) insertChunk(ctx context.Context, s *insertion, topic string, at int64, rows []pending) error {
+	if p.box.pgx { // of package pgxoutbox, perhaps; see its Connector
+		ctx = held.May(ctx)
+	}
 	switch {
 	case len(rows) == 1:
 		return p.exec(ctx, s.one, s.args(topic, at, rows)...)

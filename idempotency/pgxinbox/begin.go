@@ -23,7 +23,7 @@ var errDuplicate = errors.New("handled already")
 // transaction, which BEGIN makes last. If the mark is there its error ends that
 // transaction, BEGIN is skipped, and there is nothing to roll back.
 func (i *Inbox) begin(ctx context.Context, conn *pgx.Conn, key marks.Key) (*pgxtx.Tx, error) {
-	tx, err := transactionOf(ctx, conn)
+	tx, err := pgxtx.On(ctx, conn)
 	if err != nil {
 		return nil, fmt.Errorf("begin the transaction: %w", err)
 	}
@@ -75,21 +75,4 @@ func parameters(key marks.Key, at int64) [][]byte {
 	source := len(key.Consumer)
 	id := source + len(key.Source)
 	return [][]byte{b[:source:source], b[source:id:id], b[id:size:size], b[size:]}
-}
-
-// transactionOf returns the transaction that has been begun on conn.
-func transactionOf(ctx context.Context, conn *pgx.Conn) (*pgxtx.Tx, error) {
-	const name = "millrace.pgxinbox"
-	data := conn.PgConn().CustomData()
-	if base, ok := data[name].(pgx.Tx); ok {
-		return pgxtx.New(base), nil
-	}
-	// pgx makes a Tx only by a round trip, so one is made for each connection, by a
-	// query that begins nothing.
-	base, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: "-- " + name})
-	if err != nil {
-		return nil, err
-	}
-	data[name] = base
-	return pgxtx.New(base), nil
 }

@@ -43,8 +43,8 @@ func (tx *Tx) Hold(ctx context.Context, sql string, args ...any) error {
 	return nil
 }
 
-// flush sends what is held back.
-func (tx *Tx) flush(ctx context.Context) error {
+// Flush sends what is held back.
+func (tx *Tx) Flush(ctx context.Context) error {
 	if tx.closed {
 		return pgx.ErrTxClosed
 	}

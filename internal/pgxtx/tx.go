@@ -23,6 +23,24 @@ type Tx struct {
 // New returns the transaction that has been begun on the connection of base.
 func New(base pgx.Tx) *Tx { return &Tx{Tx: base, conn: base.Conn()} }
 
+// On returns the transaction that has been, or will be, begun on conn by a
+// statement of its owner.
+func On(ctx context.Context, conn *pgx.Conn) (*Tx, error) {
+	const name = "millrace.pgxtx"
+	data := conn.PgConn().CustomData()
+	if base, ok := data[name].(pgx.Tx); ok {
+		return New(base), nil
+	}
+	// pgx makes a Tx only by a round trip, so one is made for each connection, by a
+	// query that begins nothing.
+	base, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: "-- " + name})
+	if err != nil {
+		return nil, err
+	}
+	data[name] = base
+	return New(base), nil
+}
+
 // Commit sends what was held back along with the COMMIT.
 func (tx *Tx) Commit(ctx context.Context) error {
 	if tx.closed {
@@ -69,7 +87,7 @@ func (tx *Tx) Rollback(ctx context.Context) error {
 // Begin begins a nested transaction. It sends its statements by itself, so from
 // then on nothing is held back here: what is rolled back with it would survive.
 func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return nil, err
 	}
 	tx.direct = true
@@ -79,7 +97,7 @@ func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
 // Conn returns the connection, to which its user may send what he likes.
 func (tx *Tx) Conn() *pgx.Conn {
 	if !tx.closed {
-		_ = tx.flush(context.Background()) // an error aborts the transaction, so it is not lost
+		_ = tx.Flush(context.Background()) // an error aborts the transaction, so it is not lost
 		tx.direct = true
 	}
 	return tx.conn
@@ -93,7 +111,7 @@ func (tx *Tx) LargeObjects() pgx.LargeObjects {
 
 // CopyFrom is that of pgx.Tx.
 func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return 0, err
 	}
 	return tx.Tx.CopyFrom(ctx, table, columns, rows)
@@ -101,7 +119,7 @@ func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []stri
 
 // SendBatch is that of pgx.Tx.
 func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
 	return tx.Tx.SendBatch(ctx, b)
@@ -109,7 +127,7 @@ func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 
 // Prepare is that of pgx.Tx.
 func (tx *Tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return nil, err
 	}
 	return tx.Tx.Prepare(ctx, name, sql)
@@ -117,7 +135,7 @@ func (tx *Tx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementD
 
 // Exec is that of pgx.Tx.
 func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return pgconn.CommandTag{}, err
 	}
 	return tx.Tx.Exec(ctx, sql, args...)
@@ -125,7 +143,7 @@ func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Command
 
 // Query is that of pgx.Tx.
 func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return failedRows{err: err}, err
 	}
 	return tx.Tx.Query(ctx, sql, args...)
@@ -133,7 +151,7 @@ func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 
 // QueryRow is that of pgx.Tx.
 func (tx *Tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if err := tx.flush(ctx); err != nil {
+	if err := tx.Flush(ctx); err != nil {
 		return failedRows{err: err}
 	}
 	return tx.Tx.QueryRow(ctx, sql, args...)

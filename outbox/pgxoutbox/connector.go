@@ -1,0 +1,167 @@
+package pgxoutbox
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/millrace-go/millrace/internal/held"
+	"github.com/millrace-go/millrace/internal/pgxtx"
+)
+
+// Connector saves the round trips of events in programs that use pgx through
+// database/sql and package outbox. It takes a connector of
+// github.com/jackc/pgx/v5/stdlib:
+//
+//	config, err := pgx.ParseConfig(url)
+//	db := sql.OpenDB(pgxoutbox.Connector(stdlib.GetConnector(*config)))
+//	box := outbox.New(db, outbox.Postgres)
+//
+// What is published to [outbox.Outbox.In] in a transaction of db, whoever began it,
+// is sent with its COMMIT, or before its next statement. That is where an error of
+// writing it shows, except that a missing table is noticed at once. A transaction
+// that fails so is rolled back. Everything else is sent as without Connector, and so
+// are events where pgx is told not to prepare statements, for a pooler.
+//
+// A connection that is taken out of database/sql by sql.Conn.Raw is no
+// *stdlib.Conn, but has its method Conn. A connector that wraps connections as well,
+// to trace them for instance, is put around this one. Connecting by any other than
+// one of stdlib fails.
+func Connector(c driver.Connector) driver.Connector { return connector{c} }
+
+type connector struct{ driver.Connector }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	plain, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, ok := plain.(*stdlib.Conn)
+	if !ok {
+		_ = plain.Close()
+		return nil, fmt.Errorf("pgxoutbox: Connector was given a %T, which makes connections of type %T; it takes those of github.com/jackc/pgx/v5/stdlib", c.Connector, plain)
+	}
+	return &conn{base: own}, nil
+}
+
+type base = stdlib.Conn
+
+// conn sends what its transaction holds back before it does anything else.
+type conn struct {
+	*base
+	tx *pgxtx.Tx // nil: none is open
+}
+
+func (c *conn) flush(ctx context.Context) error {
+	if c.tx == nil {
+		return nil
+	}
+	return c.tx.Flush(ctx)
+}
+
+// Conn returns the connection, to which its user may send what he likes.
+func (c *conn) Conn() *pgx.Conn {
+	if c.tx != nil {
+		return c.tx.Conn()
+	}
+	return c.base.Conn()
+}
+
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.tx != nil && held.Back(ctx) {
+		values := make([]any, len(args))
+		for i := range args {
+			values[i] = args[i].Value
+		}
+		return driver.ResultNoRows, c.tx.Hold(ctx, query, values...)
+	}
+	if err := c.flush(ctx); err != nil {
+		return nil, err
+	}
+	return c.base.ExecContext(ctx, query, args)
+}
+
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.flush(ctx); err != nil {
+		return nil, err
+	}
+	return c.base.QueryContext(ctx, query, args)
+}
+
+func (c *conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.flush(ctx); err != nil {
+		return nil, err
+	}
+	s, err := c.base.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &stmt{Stmt: s.(*stdlib.Stmt), conn: c}, nil
+}
+
+func (c *conn) Begin() (driver.Tx, error) {
+	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	begun, err := c.base.BeginTx(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := pgxtx.On(ctx, c.base.Conn())
+	if err != nil {
+		_ = begun.Rollback()
+		return nil, err
+	}
+	c.tx = tx
+	return &transaction{ctx: ctx, conn: c, tx: tx}, nil
+}
+
+// stmt is prepared on conn, and may be older than the transaction that executes it.
+type stmt struct {
+	*stdlib.Stmt
+	conn *conn
+}
+
+func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if err := s.conn.flush(ctx); err != nil {
+		return nil, err
+	}
+	return s.Stmt.ExecContext(ctx, args)
+}
+
+func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	if err := s.conn.flush(ctx); err != nil {
+		return nil, err
+	}
+	return s.Stmt.QueryContext(ctx, args)
+}
+
+// transaction ends the one that is open on conn. Like stdlib's it does so with the
+// context that it was begun with, for database/sql has none to give.
+type transaction struct {
+	ctx  context.Context
+	conn *conn
+	tx   *pgxtx.Tx
+}
+
+func (t *transaction) Commit() error {
+	t.conn.tx = nil
+	err := t.tx.Commit(t.ctx)
+	if c := t.conn.base.Conn(); err != nil && c.PgConn().TxStatus() != 'I' {
+		_ = c.Close(t.ctx) // it was not sent, and nobody can roll back any more
+	}
+	return err
+}
+
+func (t *transaction) Rollback() error {
+	t.conn.tx = nil
+	return t.tx.Rollback(t.ctx)
+}
