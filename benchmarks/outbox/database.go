@@ -8,9 +8,10 @@ import (
 	"sync"
 
 	_ "github.com/go-sql-driver/mysql" // mysql
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	_ "github.com/jackc/pgx/v5/stdlib" // pgx
-	_ "modernc.org/sqlite"             // sqlite
+	"github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite" // sqlite
 
 	"github.com/millrace-go/millrace/outbox"
 	"github.com/millrace-go/millrace/outbox/pgxoutbox"
@@ -25,11 +26,13 @@ type bench struct {
 	db       *sql.DB
 	pool     *pgxpool.Pool // PostgreSQL only
 	box      *outbox.Outbox
+	riding   *outbox.Outbox    // the same one, its events sent with the COMMIT; PostgreSQL only
 	pgx      *pgxoutbox.Outbox // the same one, PostgreSQL only
-	river    bool              // its tables are there
-	keeps    bool              // the log with many rows is there
-	unrested int               // events written since tables were emptied
-	turn     sync.Mutex        // of those who write to SQLite by hand
+	ridingDB *sql.DB
+	river    bool       // its tables are there
+	keeps    bool       // the log with many rows is there
+	unrested int        // events written since tables were emptied
+	turn     sync.Mutex // of those who write to SQLite by hand
 	business *sql.Stmt
 	insert   *sql.Stmt // into the hand-written outbox; like business not on PostgreSQL
 	loaded   string    // what is in the log; see load
@@ -55,6 +58,13 @@ func (b *bench) setUp(driver, dsn string) (err error) {
 	}
 	b.box = outbox.New(b.db, b.dialect, outbox.Logger(slog.New(slog.DiscardHandler)))
 	if b.pool != nil {
+		config, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			return err
+		}
+		b.ridingDB = sql.OpenDB(pgxoutbox.Connector(stdlib.GetConnector(*config)))
+		b.ridingDB.SetMaxIdleConns(maxConns)
+		b.riding = outbox.New(b.ridingDB, b.dialect, outbox.Logger(slog.New(slog.DiscardHandler)))
 		b.pgx = pgxoutbox.New(b.pool, outbox.Logger(slog.New(slog.DiscardHandler)))
 	}
 	if err := b.box.Migrate(b.ctx); err != nil {
@@ -139,6 +149,7 @@ func (b *bench) close() error {
 		_ = b.pgx.Close()
 	}
 	if b.pool != nil {
+		_ = b.ridingDB.Close()
 		b.pool.Close()
 	}
 	if b.db != nil {

@@ -47,11 +47,17 @@ func (b *bench) onSQL(clients int, f *forward) []rounds.Variant {
 		}),
 	}
 	if b.dialect == outbox.Postgres {
-		all = append(all, b.clients("by hand: INSERT and COMMIT in one round trip, through conn.Raw", clients, b.riding))
+		all = append(all, b.clients("by hand: INSERT and COMMIT in one round trip, through conn.Raw", clients, b.handRidingSQL))
 	}
-	all = append(all, b.clients("**millrace**, Transact", clients, b.ours))
+	all = append(all, b.clients("**millrace**, Transact", clients, b.ours(b.box)))
 	if clients > 1 {
-		all = append(all, b.withRelay("**millrace**, Transact, a relay publishes meanwhile", clients, b.relayOf(b.box), b.ours))
+		all = append(all, b.withRelay("**millrace**, Transact, a relay publishes meanwhile", clients, b.relayOf(b.box), b.ours(b.box)))
+	}
+	if b.riding != nil {
+		all = append(all, b.clients("**millrace**, Transact, pgxoutbox.Connector", clients, b.ours(b.riding)))
+		if clients > 1 {
+			all = append(all, b.withRelay("**millrace**, Transact, pgxoutbox.Connector, a relay publishes meanwhile", clients, b.relayOf(b.riding), b.ours(b.riding)))
+		}
 	}
 	if f != nil {
 		all = append(all, b.clients("watermill forwarder.Publisher", clients, func() error {
@@ -67,13 +73,15 @@ func (b *bench) onSQL(clients int, f *forward) []rounds.Variant {
 }
 
 // ours is one transaction with an event.
-func (b *bench) ours() error {
-	return b.box.Transact(b.ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if err := b.insertBusiness(tx); err != nil {
-			return err
-		}
-		return b.box.In(tx).Publish(topic, event(ctx, orderKey))
-	})
+func (b *bench) ours(box *outbox.Outbox) func() error {
+	return func() error {
+		return box.Transact(b.ctx, func(ctx context.Context, tx *sql.Tx) error {
+			if err := b.insertBusiness(tx); err != nil {
+				return err
+			}
+			return box.In(tx).Publish(topic, event(ctx, orderKey))
+		})
+	}
 }
 
 func (b *bench) insertBusiness(tx *sql.Tx) error {

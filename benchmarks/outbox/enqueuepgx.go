@@ -119,8 +119,8 @@ func (b *bench) rideEnd(conn *pgx.Conn, id string, notify bool) error {
 	return conn.SendBatch(b.ctx, batch).Close()
 }
 
-// riding is the same for who has an sql.DB.
-func (b *bench) riding() error {
+// handRidingSQL is the same for who has an sql.DB.
+func (b *bench) handRidingSQL() error {
 	conn, err := b.db.Conn(b.ctx)
 	if err != nil {
 		return err

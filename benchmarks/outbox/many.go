@@ -29,7 +29,10 @@ func (b *bench) many(f *forward) []rounds.Variant {
 	} else {
 		all = append(all, b.hundred("by hand: 100 prepared INSERTs", func() error { return b.transact(b.hundredByHand) }))
 	}
-	all = append(all, b.hundred("**millrace**, Transact", b.hundredSQL))
+	all = append(all, b.hundred("**millrace**, Transact", b.hundredSQL(b.box)))
+	if b.riding != nil {
+		all = append(all, b.hundred("**millrace**, Transact, pgxoutbox.Connector", b.hundredSQL(b.riding)))
+	}
 	if f != nil {
 		all = append(all, b.hundred("watermill forwarder.Publisher, all at once", func() error {
 			return b.transact(func(tx *sql.Tx) error {
@@ -63,13 +66,15 @@ func events(ctx context.Context) []*message.Message {
 	return all
 }
 
-func (b *bench) hundredSQL() error {
-	return b.box.Transact(b.ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if err := b.insertBusiness(tx); err != nil {
-			return err
-		}
-		return b.box.In(tx).Publish(topic, events(ctx)...)
-	})
+func (b *bench) hundredSQL(box *outbox.Outbox) func() error {
+	return func() error {
+		return box.Transact(b.ctx, func(ctx context.Context, tx *sql.Tx) error {
+			if err := b.insertBusiness(tx); err != nil {
+				return err
+			}
+			return box.In(tx).Publish(topic, events(ctx)...)
+		})
+	}
 }
 
 func (b *bench) hundredPgx() error {

@@ -186,7 +186,7 @@ func TestConnectorKeepsTheOrderOfStatements(t *testing.T) {
 	t.Run("the connection itself", func(t *testing.T) {
 		own, err := db.Conn(t.Context())
 		require.NoError(t, err)
-		defer own.Close() //nolint:errcheck // it is not broken
+		defer own.Close()
 		tx, err := own.BeginTx(t.Context(), nil)
 		require.NoError(t, err)
 		require.NoError(t, box.In(tx).Publish("orders", event(t.Context(), "1")))

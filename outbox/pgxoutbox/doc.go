@@ -1,5 +1,5 @@
 // Package pgxoutbox is package outbox for services that use pgx without
-// database/sql.
+// database/sql; for those that use it through database/sql there is [Connector].
 //
 //	box := pgxoutbox.New(pool)
 //	err := box.Migrate(ctx)
