@@ -40,13 +40,13 @@ func newInsertion(d Dialect, q func(string) string, table, due string, dueTime b
 		i.head, i.row, i.tail = q(into)+" SELECT ?, ?, * FROM (VALUES ", "(?,?,?,?"+mark+")", ")"
 		i.shared, i.maxRows = true, 200
 	case Postgres:
-		elements, arrays := "id, key, metadata, payload", "?::bytea[], ?::bytea[], ?::bytea[], ?::bytea[]"
+		// Functions in the list are read in step and in order, and nothing is stored in
+		// between. In FROM, WITH ORDINALITY, this takes a fourth longer.
+		arrays := "unnest(?::bytea[]), unnest(?::bytea[]), unnest(?::bytea[]), unnest(?::bytea[])"
 		if dueTime {
-			elements, arrays = elements+", due_at", arrays+", ?::bigint[]"
+			arrays += ", unnest(?::bigint[])"
 		}
-		// The scan of a function alone returns rows as the function does; to sort them by
-		// WITH ORDINALITY would be a sixth of the statement.
-		i.arrays = q(into + `SELECT ?::text, ?::bigint, ` + elements + ` FROM unnest(` + arrays + `) AS e(` + elements + `)`)
+		i.arrays = q(into + `SELECT ?::text, ?::bigint, ` + arrays)
 	}
 	return i
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,8 @@ import (
 
 // rabbit compares on the RabbitMQ that url names.
 func rabbit(url string, n int) error {
-	ours, theirs := millrace(url), watermillRabbit(url)
+	ours, theirs := millrace(url), watermillRabbit("watermill-amqp with confirms, 64 channels, prefetch 256", url, 64)
+	oursClassic, theirDefault := millrace(withParameter(url, "queue_type=classic")), watermillRabbit("watermill-amqp with confirms, a channel for each call (its default)", url, 0)
 	quorum, classic, same := amqp091(url, "quorum"), amqp091(url, "classic"), amqp091OnExchange(url)
 	var failed error
 	// read returns names of topics with a queue: where there is none, nothing is
@@ -37,12 +39,18 @@ func rabbit(url string, n int) error {
 	fresh := func() string { return newName("amqp") }
 	const many, few = 10_000, 500
 	err := tables(n, []table{
-		{"RabbitMQ: publish in batches of 100", []variant{
-			{"amqp091, deferred confirms of 100, quorum queue", publishing(quorum, read(quorum), many, 100, 1)},
-			{"amqp091, deferred confirms of 100, classic queue", publishing(classic, read(classic), many, 100, 1)},
+		{"RabbitMQ: publish in batches of 100, quorum queues", []variant{
+			{"amqp091, deferred confirms of 100", publishing(quorum, read(quorum), many, 100, 1)},
 			{"amqp091, deferred confirms of 100, millrace's exchanges and headers", publishing(same, read(ours), many, 100, 1)},
+			{ours.name, publishing(ours, read(ours), many, 100, 1)},
+		}},
+		{"RabbitMQ: publish in batches of 100, durable classic queues", []variant{
+			{"amqp091, deferred confirms of 100", publishing(classic, read(classic), many, 100, 1)},
+			{ours.name, publishing(oursClassic, read(oursClassic), many, 100, 1)},
 			{ours.name + ", quorum queues", publishing(ours, read(ours), many, 100, 1)},
 			{theirs.name, publishing(theirs, read(theirs), few, 100, 1)},
+			{theirDefault.name, publishing(theirDefault, read(theirDefault), few, 100, 1)},
+			{theirDefault.name + ", an event each call", publishing(theirDefault, read(theirDefault), few, 1, 1)},
 		}},
 		{"RabbitMQ: publish one by one, 1 caller", []variant{
 			{"amqp091, quorum queue", publishing(quorum, read(quorum), few, 1, 1)},
@@ -184,17 +192,24 @@ func amqp091OnExchange(url string) system {
 	}}
 }
 
-func watermillRabbit(url string) system {
+func watermillRabbit(name, url string, channels int) system {
 	config := func(group string) wmamqp.Config {
 		c := wmamqp.NewDurablePubSubConfig(url, wmamqp.GenerateQueueNameConstant("wm."+group))
 		c.Publish.ConfirmDelivery = true
-		c.Publish.ChannelPoolSize = 64
+		c.Publish.ChannelPoolSize = channels
 		c.Consume.Qos.PrefetchCount = 256
 		return c
 	}
-	return watermill("watermill-amqp with confirms, 64 channels, prefetch 256",
+	return watermill(name,
 		func() (message.Publisher, error) { return wmamqp.NewPublisher(config("any"), wm.NopLogger{}) },
 		func(group string) (message.Subscriber, error) {
 			return wmamqp.NewSubscriber(config(group), wm.NopLogger{})
 		})
+}
+
+func withParameter(url, parameter string) string {
+	if strings.Contains(url, "?") {
+		return url + "&" + parameter
+	}
+	return url + "?" + parameter
 }

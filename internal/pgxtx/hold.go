@@ -4,18 +4,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
-
-// statement is one that is held back, its parameters as they are sent.
-type statement struct {
-	*pgconn.StatementDescription
-	values  [][]byte
-	formats []int16
-}
 
 // maxHeld is how many bytes of parameters are held back at most.
 const maxHeld = 256 << 10
@@ -27,49 +22,53 @@ func (tx *Tx) Hold(ctx context.Context, sql string, args ...any) error {
 	if tx.closed {
 		return pgx.ErrTxClosed
 	}
-	s := statement{}
 	size, ok := sizeOf(args)
 	if tx.direct || !ok || tx.bytes+size > maxHeld || tx.conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
 		_, err := tx.Exec(ctx, sql, args...)
 		return err
 	}
-	var err error
-	if s.StatementDescription, err = tx.conn.Prepare(ctx, sql, sql); err != nil {
+	prepared, err := tx.conn.Prepare(ctx, sql, sql)
+	if err != nil {
 		return err
 	}
-	s.values, s.formats = encode(args, size)
-	tx.held = append(tx.held, s)
+	if tx.held == nil {
+		tx.held = &pgconn.Batch{}
+	}
+	space := scratch.Get().(*[]byte)
+	*space = slices.Grow((*space)[:0], size)
+	values, formats := encode(*space, args)
+	tx.held.ExecPrepared(prepared.Name, values, formats, nil) // which copies them
+	scratch.Put(space)
 	tx.bytes += size
 	return nil
 }
+
+// scratch is where parameters are encoded.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // Flush sends what is held back.
 func (tx *Tx) Flush(ctx context.Context) error {
 	if tx.closed {
 		return pgx.ErrTxClosed
 	}
-	if len(tx.held) == 0 {
+	if tx.held == nil {
 		return nil
 	}
-	b := tx.takeHeld()
-	if err := tx.conn.PgConn().ExecBatch(ctx, b).Close(); err != nil {
+	if err := tx.conn.PgConn().ExecBatch(ctx, tx.takeHeld()).Close(); err != nil {
 		return fmt.Errorf("a statement that was held back: %w", err)
 	}
 	return nil
 }
 
 func (tx *Tx) takeHeld() *pgconn.Batch {
-	b := &pgconn.Batch{}
-	for _, s := range tx.held {
-		b.ExecPrepared(s.Name, s.values, s.formats, nil)
-	}
+	b := tx.held
 	tx.held, tx.bytes = nil, 0
 	return b
 }
 
 // sendCommit sends the COMMIT, behind what is held back.
 func (tx *Tx) sendCommit(ctx context.Context) (pgconn.CommandTag, error) {
-	if len(tx.held) == 0 || tx.conn.PgConn().TxStatus() != 'T' {
+	if tx.held == nil || tx.conn.PgConn().TxStatus() != 'T' {
 		return tx.conn.Exec(ctx, "commit")
 	}
 	commit, err := tx.conn.Prepare(ctx, "commit", "commit")
@@ -117,10 +116,10 @@ func sizeOf(args []any) (size int, ok bool) {
 	return size, true
 }
 
-// encode writes parameters as PostgreSQL reads them, in one piece of memory.
-func encode(args []any, size int) (values [][]byte, formats []int16) {
+// encode writes parameters as PostgreSQL reads them into the space behind all, which
+// is large enough.
+func encode(all []byte, args []any) (values [][]byte, formats []int16) {
 	values, formats = make([][]byte, len(args)), make([]int16, len(args))
-	all := make([]byte, 0, size)
 	for i, arg := range args {
 		from := len(all)
 		formats[i] = binaryFormat

@@ -14,9 +14,9 @@ import (
 type Tx struct {
 	pgx.Tx
 	conn   *pgx.Conn
-	held   []statement
-	bytes  int  // of their parameters
-	direct bool // nothing is held back any more
+	held   *pgconn.Batch // nil: nothing
+	bytes  int           // of their parameters
+	direct bool          // nothing is held back any more
 	closed bool
 }
 
