@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/millrace-go/millrace/eventbus/driver/dispatch"
@@ -35,6 +36,7 @@ const slowRecord = 100 * time.Millisecond
 // ends or, once the relay is being stopped, the end of the log is reached.
 func (t *term) readLog() {
 	r := reader{term: t, watch: newGapWatch(t), batch: min(firstBatch, t.cfg.limit), entries: make([]dispatch.Entry[*row], 0, readBatch)}
+	defer r.adding.Wait()
 	s := schedule{term: t}
 	for t.work.Err() == nil {
 		stopping := t.intake.Err() != nil // asked before reading: what was there then is read
@@ -73,6 +75,7 @@ type reader struct {
 	active  time.Time
 	rows    []*row
 	entries []dispatch.Entry[*row]
+	adding  sync.WaitGroup // of the entries to the dispatcher
 }
 
 // next reads once, and reports whether it found anything and whether there may
@@ -116,11 +119,14 @@ func (r *reader) adapt() {
 
 func byPosition(a, b *row) int { return cmp.Compare(a.position, b.position) }
 
-// add hands rows to the dispatcher, as many at once as find room. It reports
+// add hands rows to the dispatcher, as many at once as find room. If all do, it
+// does not wait: the database is asked for the next ones meanwhile. It reports
 // false when work has ended before all were taken.
 func (r *reader) add(rows []*row) bool {
 	for len(rows) > 0 {
-		n := max(1, min(len(rows), r.cfg.limit-r.term.rows.Len()))
+		r.adding.Wait()
+		room := r.cfg.limit - r.term.rows.Len()
+		n := max(1, min(len(rows), room))
 		// What was missing before a row is known before the detour may look behind it.
 		number := r.cursor.take(rows[:n])
 		r.detour.take(rows[:n])
@@ -130,13 +136,22 @@ func (r *reader) add(rows []*row) bool {
 			r.last = number
 			number++
 		}
-		if _, err := r.lane.AddBatch(r.work, r.entries); err != nil {
+		if n == len(rows) && n <= room {
+			r.adding.Go(func() { _ = r.addEntries() }) // fails only when work has ended
+			return true
+		}
+		if err := r.addEntries(); err != nil {
 			return false
 		}
 		rows = rows[n:]
 	}
-	clear(r.entries[:cap(r.entries)])
 	return true
+}
+
+func (r *reader) addEntries() error {
+	defer clear(r.entries)
+	_, err := r.lane.AddBatch(r.work, r.entries)
+	return err
 }
 
 // roomAhead waits while the relay must not get further ahead of what it has
