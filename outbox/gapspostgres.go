@@ -72,7 +72,7 @@ func (g *postgresGaps) query(frontier int64, missing gaps, limit int) logQuery {
 		q.args = append(q.args, arrayOf(singles, first), arrayOf(runs, first), arrayOf(runs, last),
 			arrayOf(settled, first), arrayOf(settled, last), "{"+strings.Join(g.running, ",")+"}")
 	}
-	if g.box.readBy == nil {
+	if g.box.rowReader() == nil {
 		q.text, q.packed = packed(q.text), true
 	}
 	if g.plan > 0 {

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -41,7 +40,8 @@ type Outbox struct {
 	unprepared atomic.Bool              // transactions come from another sql.DB
 	pgx        bool                     // the driver is pgx
 
-	readBy RowReader // nil: by db
+	readBy    RowReader   // nil: by db
+	connsRead atomic.Bool // its connections are rowQueriers
 
 	maxBacklog int64
 	backlog    struct {
@@ -77,16 +77,6 @@ func Source(name string) Option { return func(c *config) { c.source = name } }
 
 // Logger sets the logger. Defaults to slog.Default() at the time of logging.
 func Logger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
-
-// RowReader executes a query that returns a position and five columns of bytes
-// or text, and calls each for every row in its order. The columns are valid until
-// each returns.
-type RowReader func(ctx context.Context, query string, args []any, each func(position int64, columns [5][]byte)) error
-
-// ReadBy has relays read events by something faster than database/sql, which
-// copies each column; package pgxoutbox does so. It must be safe for concurrent
-// use.
-func ReadBy(read RowReader) Option { return func(c *config) { c.readBy = read } }
 
 // New returns the outbox in db, which the transactions given to In should come
 // from. It does not touch the database: its tables are

@@ -163,6 +163,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		return fmt.Errorf("outbox: relay of %s: %w", r.box.sql.prefix, err)
 	}
 	r.box.prepare(ctx)
+	r.box.findRowReader(ctx)
 	wake, stop := r.box.listen()
 	defer stop()
 	log := r.log()

@@ -23,8 +23,8 @@ type row struct {
 // payload.
 func (o *Outbox) queryRows(ctx context.Context, into []*row, query string, args []any) ([]*row, error) {
 	var space slab
-	if o.readBy != nil {
-		err := o.readBy(ctx, query, args, func(position int64, columns [5][]byte) {
+	if read := o.rowReader(); read != nil {
+		err := read(ctx, query, args, func(position int64, columns [5][]byte) {
 			into = append(into, space.row(position, columns))
 		})
 		return into, err

@@ -44,6 +44,7 @@ func (b *bench) drains(n int) []rounds.Variant {
 	l := backlog{rows: n}
 	all := append(b.handDrains(l), b.relay("**millrace**, Retention 24 h", l, b.relayOf(b.box), outbox.Retention(24*time.Hour)), b.deleting(l))
 	if b.dialect == outbox.Postgres {
+		all = append(all, b.relay("**millrace**, pgxoutbox.Connector, Retention 24 h", l, b.relayOf(b.riding), outbox.Retention(24*time.Hour)))
 		all = append(all, b.relay("**pgxoutbox**, Retention 24 h", l, b.pgxRelay, outbox.Retention(24*time.Hour)))
 	}
 	return all

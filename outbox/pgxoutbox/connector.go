@@ -12,7 +12,7 @@ import (
 	"github.com/millrace-go/millrace/internal/pgxtx"
 )
 
-// Connector saves the round trips of events in programs that use pgx through
+// Connector saves events their round trips in programs that use pgx through
 // database/sql and package outbox. It takes a connector of
 // github.com/jackc/pgx/v5/stdlib:
 //
@@ -25,6 +25,9 @@ import (
 // writing it shows, except that a missing table is noticed at once. A transaction
 // that fails so is rolled back. Everything else is sent as without Connector, and so
 // are events where pgx is told not to prepare statements, for a pooler.
+//
+// Relays of that outbox read events as fast as those of this package, past
+// database/sql, which copies each column.
 //
 // A connection that is taken out of database/sql by sql.Conn.Raw is no
 // *stdlib.Conn, but has its method Conn. A connector that wraps connections as well,

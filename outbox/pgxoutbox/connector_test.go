@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -291,7 +294,24 @@ type tracing struct{ driver.Connector }
 
 func (c tracing) Connect(ctx context.Context) (driver.Conn, error) {
 	inner, err := c.Connector.Connect(ctx)
-	return struct{ driver.Conn }{inner}, err
+	if err != nil {
+		return nil, err
+	}
+	return traced{inner.(whole)}, nil
+}
+
+type traced struct{ whole }
+
+// whole is what database/sql looks for in a connection of pgx.
+type whole interface {
+	driver.Conn
+	driver.ConnBeginTx
+	driver.ConnPrepareContext
+	driver.ExecerContext
+	driver.QueryerContext
+	driver.NamedValueChecker
+	driver.Pinger
+	driver.SessionResetter
 }
 
 func TestConnectorTakesOnlyThoseOfPgx(t *testing.T) {
@@ -299,7 +319,7 @@ func TestConnectorTakesOnlyThoseOfPgx(t *testing.T) {
 	require.NoError(t, err)
 	wrong := sql.OpenDB(pgxoutbox.Connector(tracing{stdlib.GetConnector(*c)}))
 	defer wrong.Close()
-	require.ErrorContains(t, wrong.PingContext(t.Context()), "Connector was given a pgxoutbox_test.tracing, which makes connections of type struct { driver.Conn }; "+
+	require.ErrorContains(t, wrong.PingContext(t.Context()), "Connector was given a pgxoutbox_test.tracing, which makes connections of type pgxoutbox_test.traced; "+
 		"it takes those of github.com/jackc/pgx/v5/stdlib")
 	right := sql.OpenDB(tracing{pgxoutbox.Connector(stdlib.GetConnector(*c))})
 	defer right.Close()
@@ -381,4 +401,72 @@ func runSteps(t *testing.T, db *sql.DB, box *outbox.Outbox, steps []string, comm
 	var orders int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM orders").Scan(&orders))
 	return fmt.Sprintf("failed %t, counts %v, ended %v, %d orders, events %q", err != nil, counts, ended, orders, written(t, db))
+}
+
+// queries are those of all connections that it traces.
+type queries struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.all = append(q.all, data.SQL)
+	return ctx
+}
+
+func (*queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// packed reports whether rows were read as a single column, as database/sql needs
+// it.
+func (q *queries) packed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.all, func(s string) bool { return strings.Contains(s, "int8send(position)") })
+}
+
+func TestRelayReadsPastDatabaseSQL(t *testing.T) {
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol} {
+		for name, wrap := range map[string]func(driver.Connector) driver.Connector{
+			"stdlib":               func(c driver.Connector) driver.Connector { return c },
+			"Connector":            pgxoutbox.Connector,
+			"a wrapper around one": func(c driver.Connector) driver.Connector { return tracing{pgxoutbox.Connector(c)} },
+		} {
+			t.Run(name+", "+mode.String(), func(t *testing.T) {
+				c, err := pgx.ParseConfig(testdb.New(t, outbox.Postgres).DSN)
+				require.NoError(t, err)
+				sent := &queries{}
+				c.Tracer, c.DefaultQueryExecMode = sent, mode
+				db := sql.OpenDB(wrap(stdlib.GetConnector(*c)))
+				t.Cleanup(func() { require.NoError(t, db.Close()) })
+				box := newSQLBox(t, db)
+				execSQL(t, db, "ALTER TABLE millrace_outbox ALTER COLUMN position RESTART WITH 12345678")
+				to := make(sink, 10)
+				ctx, cancel := context.WithCancel(context.Background())
+				done := make(chan error, 1)
+				go func() { done <- box.Relay(to).Run(ctx) }()
+				t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
+				write := func(ids ...string) {
+					tx, err := db.BeginTx(t.Context(), nil)
+					require.NoError(t, err)
+					for _, id := range ids {
+						require.NoError(t, box.In(tx).Publish("orders", event(t.Context(), id)))
+					}
+					require.NoError(t, tx.Commit())
+					box.Poke()
+				}
+				write("1")
+				to.await(t, "1")
+				tx, err := db.BeginTx(t.Context(), nil) // makes a gap: it is rolled back after its statement
+				require.NoError(t, err)
+				require.NoError(t, box.In(tx).Publish("orders", event(t.Context(), "never")))
+				execSQL(t, tx, "SELECT 1")
+				require.NoError(t, tx.Rollback())
+				write("2")
+				to.await(t, "2")
+				require.Equal(t, name != "Connector", sent.packed())
+			})
+		}
+	}
 }
