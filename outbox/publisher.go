@@ -22,7 +22,8 @@ import (
 // does nothing. Like tx it is for one goroutine at a time.
 //
 // On PostgreSQL the INSERT takes no round trip if db was opened with
-// pgxoutbox.Connector: it is sent with the COMMIT.
+// pgxoutbox.Connector: it is sent with the COMMIT, or before the next statement,
+// which then fails if it does.
 //
 // A message with a due time in the future (eventbus.WithDelay) is set aside and
 // enters the log when it is due; a due time in the past means now.
@@ -175,16 +176,22 @@ func (p *publisher) insertChunks(ctx context.Context, s *insertion, topic string
 }
 
 func (p *publisher) insertChunk(ctx context.Context, s *insertion, topic string, at int64, rows []pending) error {
-	if p.box.pgx { // of package pgxoutbox, perhaps; see its Connector
-		ctx = held.May(ctx)
-	}
 	switch {
 	case len(rows) == 1:
-		return p.exec(ctx, s.one, s.args(topic, at, rows)...)
+		return p.execHeld(ctx, s.one, s.args(topic, at, rows))
 	case s.arrays != "" && p.box.pgx:
-		return p.exec(ctx, s.arrays, s.arrayArgs(topic, at, rows)...)
+		return p.execHeld(ctx, s.arrays, s.arrayArgs(topic, at, rows))
 	}
 	return p.exec(ctx, s.text(p.box.sql.dialect, len(rows)), s.args(topic, at, rows)...)
+}
+
+// execHeld executes a statement which a connection of pgxoutbox.Connector may send
+// with what comes next.
+func (p *publisher) execHeld(ctx context.Context, statement string, args []any) error {
+	if p.box.sql.dialect == Postgres {
+		ctx = held.May(ctx, statement)
+	}
+	return p.exec(ctx, statement, args...)
 }
 
 // explain adds what to do to errors that have a remedy.

@@ -163,7 +163,6 @@ func (r *Relay) Run(ctx context.Context) error {
 		return fmt.Errorf("outbox: relay of %s: %w", r.box.sql.prefix, err)
 	}
 	r.box.prepare(ctx)
-	r.box.findRowReader(ctx)
 	wake, stop := r.box.listen()
 	defer stop()
 	log := r.log()
@@ -176,6 +175,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			break
 		}
 		log.Info("outbox: the relay is active", "token", l.token, "published", l.published)
+		r.box.findRowReader(ctx)
 		r.active.Store(true)
 		err = newTerm(r, l, wake, log).serve(ctx)
 		r.active.Store(false)

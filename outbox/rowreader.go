@@ -34,7 +34,7 @@ func (o *Outbox) rowReader() RowReader {
 
 // findRowReader looks whether connections of the database read rows themselves.
 func (o *Outbox) findRowReader(ctx context.Context) {
-	if o.readBy != nil || !o.pgx {
+	if o.readBy != nil || o.sql.dialect != Postgres {
 		return
 	}
 	_ = o.onConn(ctx, func(conn any) error { // without a connection it stays as it was

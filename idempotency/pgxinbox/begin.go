@@ -32,6 +32,7 @@ func (i *Inbox) begin(ctx context.Context, conn *pgx.Conn, key marks.Key) (*pgxt
 		return nil, i.state.Explain(err)
 	}
 	err = conn.PgConn().ExecBatch(ctx, &b).Close()
+	pgxtx.CloseIfForgotten(ctx, conn, err)
 	switch {
 	case i.state.IsDuplicate(err):
 		return nil, errDuplicate
@@ -46,7 +47,7 @@ var parameterTypes = []uint32{pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pg
 // queue puts INSERT and BEGIN into b, prepared if pgx may prepare statements.
 func (i *Inbox) queue(ctx context.Context, conn *pgx.Conn, b *pgconn.Batch, key marks.Key) error {
 	values := parameters(key, time.Now().UnixMilli())
-	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
+	if !pgxtx.MayPrepare(conn) {
 		b.ExecParams(i.state.Strict, values, parameterTypes, nil, nil)
 		b.ExecParams("begin", nil, nil, nil, nil)
 		return nil
@@ -55,7 +56,8 @@ func (i *Inbox) queue(ctx context.Context, conn *pgx.Conn, b *pgconn.Batch, key 
 	if err != nil {
 		return err
 	}
-	begin, err := conn.Prepare(ctx, "begin", "begin")
+	const name = "millrace_begin" // not its text: pgx would use it for the BEGIN of others
+	begin, err := conn.Prepare(ctx, name, "begin")
 	if err != nil {
 		return err
 	}

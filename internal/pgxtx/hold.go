@@ -3,6 +3,7 @@ package pgxtx
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -19,11 +20,11 @@ const maxHeld = 256 << 10
 // or the COMMIT is sent, which then reports its error. That it can be prepared is
 // known at once. Parameters are copied.
 func (tx *Tx) Hold(ctx context.Context, sql string, args ...any) error {
-	if tx.closed {
-		return pgx.ErrTxClosed
+	if err := tx.usable(); err != nil {
+		return err
 	}
 	size, ok := sizeOf(args)
-	if tx.direct || !ok || tx.bytes+size > maxHeld || tx.conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
+	if tx.direct || !ok || tx.bytes+size > maxHeld || tx.conn.PgConn().TxStatus() != inTransaction || !MayPrepare(tx.conn) {
 		_, err := tx.Exec(ctx, sql, args...)
 		return err
 	}
@@ -44,17 +45,44 @@ func (tx *Tx) Hold(ctx context.Context, sql string, args ...any) error {
 }
 
 // scratch is where parameters are encoded.
-var scratch = sync.Pool{New: func() any { return new([]byte) }}
+var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
-// Flush sends what is held back.
+// What the server says of a transaction.
+const (
+	idle          = 'I'
+	inTransaction = 'T'
+	failed        = 'E'
+)
+
+// MayPrepare reports whether statements may be prepared on a connection. Its
+// configuration is copied as a whole when it is asked for.
+func MayPrepare(conn *pgx.Conn) bool {
+	const name = "millrace.prepares"
+	data := conn.PgConn().CustomData()
+	may, known := data[name].(bool)
+	if !known {
+		may = conn.Config().DefaultQueryExecMode == pgx.QueryExecModeCacheStatement
+		data[name] = may
+	}
+	return may
+}
+
+// Flush sends what is held back. If that can't be sent now, for the context has
+// ended or rows are being read, it stays held back.
 func (tx *Tx) Flush(ctx context.Context) error {
-	if tx.closed {
-		return pgx.ErrTxClosed
+	if err := tx.usable(); err != nil || tx.held == nil {
+		return err
 	}
-	if tx.held == nil {
-		return nil
+	err := ctx.Err()
+	switch {
+	case err != nil:
+	case tx.conn.PgConn().IsBusy():
+		err = errors.New("conn busy")
+	default:
+		err = tx.conn.PgConn().ExecBatch(ctx, tx.takeHeld()).Close()
+		CloseIfForgotten(ctx, tx.conn, err)
 	}
-	if err := tx.conn.PgConn().ExecBatch(ctx, tx.takeHeld()).Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("a statement that was held back: %w", err)
 	}
 	return nil
@@ -66,12 +94,22 @@ func (tx *Tx) takeHeld() *pgconn.Batch {
 	return b
 }
 
+// CloseIfForgotten closes a connection whose server does not know what was prepared
+// on it, as after DISCARD ALL: pgx would never prepare it again.
+func CloseIfForgotten(ctx context.Context, conn *pgx.Conn, err error) {
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) && answer.Code == "26000" {
+		_ = conn.Close(ctx)
+	}
+}
+
 // sendCommit sends the COMMIT, behind what is held back.
 func (tx *Tx) sendCommit(ctx context.Context) (pgconn.CommandTag, error) {
-	if tx.held == nil || tx.conn.PgConn().TxStatus() != 'T' {
+	if tx.held == nil || tx.conn.PgConn().TxStatus() == failed {
 		return tx.conn.Exec(ctx, "commit")
 	}
-	commit, err := tx.conn.Prepare(ctx, "commit", "commit")
+	const name = "millrace_commit" // not its text: pgx would use it for the COMMIT of others
+	commit, err := tx.conn.Prepare(ctx, name, "commit")
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -82,7 +120,9 @@ func (tx *Tx) sendCommit(ctx context.Context) (pgconn.CommandTag, error) {
 	for answer.NextResult() {
 		tag, _ = answer.ResultReader().Close()
 	}
-	return tag, answer.Close()
+	err = answer.Close()
+	CloseIfForgotten(ctx, tx.conn, err)
+	return tag, err
 }
 
 const (

@@ -15,6 +15,7 @@ type Tx struct {
 	pgx.Tx
 	conn   *pgx.Conn
 	held   *pgconn.Batch // nil: nothing
+	broken error         // something that was held back is lost
 	bytes  int           // of their parameters
 	direct bool          // nothing is held back any more
 	closed bool
@@ -41,16 +42,29 @@ func On(ctx context.Context, conn *pgx.Conn) (*Tx, error) {
 	return New(base), nil
 }
 
-// Commit sends what was held back along with the COMMIT.
+// usable returns why the transaction can't be used any more.
+func (tx *Tx) usable() error {
+	if tx.closed {
+		return pgx.ErrTxClosed
+	}
+	return tx.broken
+}
+
+// Commit sends what was held back along with the COMMIT. It does nothing if ctx has
+// ended; all other errors end the transaction.
 func (tx *Tx) Commit(ctx context.Context) error {
 	if tx.closed {
 		return pgx.ErrTxClosed
 	}
-	tag, err := tx.sendCommit(ctx)
-	if err != nil && tx.conn.PgConn().TxStatus() == 'T' && ctx.Err() != nil {
-		return err // it was not sent
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	tx.closed = true
+	if tx.broken != nil {
+		_ = tx.Rollback(ctx)
+		return tx.broken
+	}
+	tag, err := tx.sendCommit(ctx)
+	tx.closed, tx.held = true, nil
 	if err != nil {
 		tx.undo(ctx)
 		return err
@@ -63,10 +77,10 @@ func (tx *Tx) Commit(ctx context.Context) error {
 
 // undo makes sure that nothing of a transaction is left whose COMMIT has failed.
 func (tx *Tx) undo(ctx context.Context) {
-	if tx.conn.PgConn().TxStatus() == 'E' {
+	if tx.conn.PgConn().TxStatus() == failed {
 		_, _ = tx.conn.Exec(ctx, "rollback")
 	}
-	if tx.conn.PgConn().TxStatus() != 'I' {
+	if tx.conn.PgConn().TxStatus() != idle {
 		_ = tx.conn.Close(ctx)
 	}
 }
@@ -96,8 +110,12 @@ func (tx *Tx) Begin(ctx context.Context) (pgx.Tx, error) {
 
 // Conn returns the connection, to which its user may send what he likes.
 func (tx *Tx) Conn() *pgx.Conn {
-	if !tx.closed {
-		_ = tx.Flush(context.Background()) // an error aborts the transaction, so it is not lost
+	if !tx.closed && !tx.direct {
+		// What its user does next may rely on it. So if it can't be sent, which has no
+		// other way of being told, nothing is committed.
+		if err := tx.Flush(context.Background()); err != nil {
+			tx.broken = err
+		}
 		tx.direct = true
 	}
 	return tx.conn

@@ -113,3 +113,101 @@ func TestCommitOfAnAbortedTransaction(t *testing.T) {
 	require.ErrorIs(t, tx.Commit(t.Context()), pgx.ErrTxCommitRollback)
 	require.NoError(t, conn.Ping(t.Context()))
 }
+
+// What can't be sent now is not forgotten.
+func TestFlushThatIsNotSent(t *testing.T) {
+	conn := connect(t)
+	count := func() (n int) {
+		require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM held").Scan(&n))
+		return n
+	}
+	hold := func() *Tx {
+		tx := begin(t, conn)
+		require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+		return tx
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+
+	tx := hold()
+	_, err := tx.Exec(ended, "SELECT 1")
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Equal(t, 1, count())
+
+	tx = hold()
+	require.ErrorIs(t, tx.Commit(ended), context.Canceled)
+	require.NoError(t, tx.Commit(t.Context()), "it is as if the first had not been")
+	require.Equal(t, 2, count())
+
+	tx = begin(t, conn)
+	rows, err := tx.Query(t.Context(), "SELECT generate_series(1, 10)")
+	require.NoError(t, err)
+	require.True(t, rows.Next())
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+	_, err = tx.Exec(t.Context(), "SELECT 1")
+	require.ErrorContains(t, err, "conn busy")
+	rows.Close()
+	require.NoError(t, tx.Commit(t.Context()))
+	require.Equal(t, 3, count())
+}
+
+// Whoever takes the connection is not told that what he relies on could not be
+// sent; so he is told at the end.
+func TestConnectionIsTakenWhileItIsBusy(t *testing.T) {
+	conn := connect(t)
+	_, err := conn.Prepare(t.Context(), insert, insert)
+	require.NoError(t, err)
+	tx := begin(t, conn)
+	rows, err := tx.Query(t.Context(), "SELECT generate_series(1, 10)")
+	require.NoError(t, err)
+	require.True(t, rows.Next())
+	require.NoError(t, tx.Hold(t.Context(), insert, "x", int64(1), []byte{}, [][]byte{}, []int64{}))
+	_ = tx.Conn()
+	rows.Close()
+	_, err = tx.Exec(t.Context(), "SELECT 1")
+	require.ErrorContains(t, err, "conn busy")
+	require.ErrorContains(t, tx.Commit(t.Context()), "conn busy")
+	require.EqualValues(t, 'I', conn.PgConn().TxStatus())
+}
+
+// A statement that is sent at once fails at once in a transaction that has failed,
+// and its savepoint can still be gone back to.
+func TestNothingIsHeldBackAfterAFailure(t *testing.T) {
+	conn := connect(t)
+	tx := begin(t, conn)
+	exec := func(sql string) error { _, err := tx.Exec(t.Context(), sql); return err }
+	require.NoError(t, exec("SAVEPOINT here"))
+	require.Error(t, exec("nonsense"))
+	require.ErrorContains(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "lost"), "current transaction is aborted")
+	require.NoError(t, exec("ROLLBACK TO SAVEPOINT here"))
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", ""))
+	require.NoError(t, tx.Commit(t.Context()))
+	var topic string
+	require.NoError(t, conn.QueryRow(t.Context(), "SELECT topic FROM held").Scan(&topic))
+	require.Empty(t, topic)
+}
+
+// A pooler, or a user, may have the server forget what was prepared.
+func TestServerForgetsWhatWasPrepared(t *testing.T) {
+	for name, end := range map[string]func(*Tx) error{
+		"at the commit":             func(tx *Tx) error { return tx.Commit(t.Context()) },
+		"before the next statement": func(tx *Tx) error { return tx.Flush(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := connect(t)
+			tx := begin(t, conn)
+			require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+			require.NoError(t, tx.Commit(t.Context()))
+			_, err := conn.Exec(t.Context(), "DEALLOCATE ALL")
+			require.NoError(t, err)
+			plain, err := conn.Begin(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, plain.Commit(t.Context()), "it does not use what was prepared here")
+			tx = begin(t, conn)
+			require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+			require.ErrorContains(t, end(tx), "does not exist")
+			require.True(t, conn.IsClosed(), "a pool makes another")
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"io"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -22,17 +23,21 @@ import (
 //
 // What is published to [outbox.Outbox.In] in a transaction of db, whoever began it,
 // is sent with its COMMIT, or before its next statement. That is where an error of
-// writing it shows, except that a missing table is noticed at once. A transaction
-// that fails so is rolled back. Everything else is sent as without Connector, and so
-// are events where pgx is told not to prepare statements, for a pooler.
+// writing it shows. A transaction that fails so is rolled back. Events are sent at
+// once where pgx is told not to prepare statements, for a pooler, in a transaction
+// that has failed already, and where more than 256 KiB are held back.
+//
+// A tracer of pgx sees neither the INSERT nor the COMMIT that is sent with it, and
+// on each new connection an empty query.
 //
 // Relays of that outbox read events as fast as those of this package, past
 // database/sql, which copies each column.
 //
 // A connection that is taken out of database/sql by sql.Conn.Raw is no
 // *stdlib.Conn, but has its method Conn. A connector that wraps connections as well,
-// to trace them for instance, is put around this one. Connecting by any other than
-// one of stdlib fails.
+// to trace them for instance, is put around this one; relays read as slowly as
+// without it then, and if it has a Driver of its own, so do only transactions with
+// one event save a round trip. Connecting by any other than one of stdlib fails.
 func Connector(c driver.Connector) driver.Connector { return connector{c} }
 
 type connector struct{ driver.Connector }
@@ -47,7 +52,15 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 		_ = plain.Close()
 		return nil, fmt.Errorf("pgxoutbox: Connector was given a %T, which makes connections of type %T; it takes those of github.com/jackc/pgx/v5/stdlib", c.Connector, plain)
 	}
-	return &conn{base: own}, nil
+	return &conn{base: own, mode: own.Conn().Config().DefaultQueryExecMode}, nil
+}
+
+// Close closes what the connector holds, if it can be closed.
+func (c connector) Close() error {
+	if closer, ok := c.Connector.(io.Closer); ok {
+		return closer.Close()
+	}
+	return nil
 }
 
 type base = stdlib.Conn
@@ -55,7 +68,8 @@ type base = stdlib.Conn
 // conn sends what its transaction holds back before it does anything else.
 type conn struct {
 	*base
-	tx *pgxtx.Tx // nil: none is open
+	mode pgx.QueryExecMode // by default
+	tx   *pgxtx.Tx         // nil: none is open
 }
 
 func (c *conn) flush(ctx context.Context) error {
@@ -74,7 +88,7 @@ func (c *conn) Conn() *pgx.Conn {
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if c.tx != nil && held.Back(ctx) {
+	if c.tx != nil && held.Back(ctx, query) {
 		values := make([]any, len(args))
 		for i := range args {
 			values[i] = args[i].Value

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -271,6 +270,56 @@ func TestConnectorClosesWhatCouldNotCommit(t *testing.T) {
 	require.True(t, conn.(interface{ Conn() *pgx.Conn }).Conn().IsClosed())
 }
 
+// Other statements that are executed on the way are not held back.
+func TestConnectorHoldsBackEventsOnly(t *testing.T) {
+	db := openSQL(t, testdb.New(t, outbox.Postgres), nil)
+	box := newSQLBox(t, db)
+	execSQL(t, db, "CREATE TABLE audit (n int)")
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	via := box.Via(func(ctx context.Context, statement string, args ...any) error {
+		result, err := tx.ExecContext(ctx, "INSERT INTO audit VALUES ($1)", int64(7))
+		require.NoError(t, err)
+		n, err := result.RowsAffected()
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n)
+		_, err = tx.ExecContext(ctx, statement, args...)
+		return err
+	})
+	require.NoError(t, via.Publish("orders", event(t.Context(), "1")))
+	require.NoError(t, tx.Commit())
+	require.Equal(t, []string{"payload of 1"}, written(t, db))
+}
+
+func TestConnectorWithinATracerWithADriverOfItsOwn(t *testing.T) {
+	var count roundtrips.Counter
+	c, err := pgx.ParseConfig(testdb.New(t, outbox.Postgres).DSN)
+	require.NoError(t, err)
+	c.DialFunc = count.Dial
+	db := sql.OpenDB(foreign{tracing{pgxoutbox.Connector(stdlib.GetConnector(*c))}})
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	box := newSQLBox(t, db)
+	write := func(ids ...string) {
+		require.NoError(t, box.Transact(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+			all := make([]*message.Message, len(ids))
+			for i, id := range ids {
+				all[i] = event(ctx, id)
+			}
+			return box.In(tx).Publish("orders", all...)
+		}))
+	}
+	write("1")
+	require.EqualValues(t, 2, count.Of(func() { write("2") }), "begin, event with commit")
+	write("3", "4")
+	require.Len(t, written(t, db), 4)
+}
+
+// foreign is a connector with a driver of its own.
+type foreign struct{ driver.Connector }
+
+func (foreign) Driver() driver.Driver { return struct{ driver.Driver }{stdlib.GetDefaultDriver()} }
+
 func TestConnectorForPoolers(t *testing.T) {
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -340,7 +389,7 @@ func TestConnectorChangesNothing(t *testing.T) {
 		boxes[i] = newSQLBox(t, db)
 		execSQL(t, db, "CREATE TABLE orders (id int PRIMARY KEY)")
 	}
-	step := rapid.SampledFrom([]string{"publish", "publish", "publish two", "insert", "count", "savepoint", "to savepoint", "fail"})
+	step := rapid.SampledFrom([]string{"publish", "publish", "publish two", "insert", "count", "savepoint", "to savepoint", "release", "fail", "commit"})
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(step, 0, 8).Draw(rt, "steps")
 		commit := rapid.Bool().Draw(rt, "commit")
@@ -353,16 +402,18 @@ func TestConnectorChangesNothing(t *testing.T) {
 	})
 }
 
-// runSteps describes what a transaction leaves behind.
+// runSteps describes what a transaction leaves behind that goes on after errors.
 func runSteps(t *testing.T, db *sql.DB, box *outbox.Outbox, steps []string, commit bool) string {
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
-	saved, counts := 0, []int(nil)
+	var failed []bool
+	var counts []int
 	exec := func(statement string, args ...any) error {
 		_, err := tx.ExecContext(t.Context(), statement, args...)
 		return err
 	}
 	for i, step := range steps {
+		var err error
 		id := fmt.Sprint(step, " ", i)
 		switch step {
 		case "publish":
@@ -376,22 +427,17 @@ func runSteps(t *testing.T, db *sql.DB, box *outbox.Outbox, steps []string, comm
 			err = tx.QueryRowContext(t.Context(), "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM millrace_outbox)").Scan(&n)
 			counts = append(counts, n)
 		case "savepoint":
-			saved++
 			err = exec("SAVEPOINT here")
 		case "to savepoint":
-			if saved > 0 {
-				err = exec("ROLLBACK TO SAVEPOINT here")
-			}
+			err = exec("ROLLBACK TO SAVEPOINT here")
+		case "release":
+			err = exec("RELEASE SAVEPOINT here")
 		case "fail":
-			require.Error(t, exec("INSERT INTO orders VALUES ('no number')"))
-			err = errors.New("the transaction is aborted")
-			if saved > 0 {
-				err = exec("ROLLBACK TO SAVEPOINT here")
-			}
+			err = exec("INSERT INTO orders VALUES ('no number')")
+		case "commit":
+			err = exec("COMMIT")
 		}
-		if err != nil {
-			break
-		}
+		failed = append(failed, err != nil)
 	}
 	end := tx.Rollback
 	if commit {
@@ -400,7 +446,7 @@ func runSteps(t *testing.T, db *sql.DB, box *outbox.Outbox, steps []string, comm
 	ended := end()
 	var orders int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM orders").Scan(&orders))
-	return fmt.Sprintf("failed %t, counts %v, ended %v, %d orders, events %q", err != nil, counts, ended, orders, written(t, db))
+	return fmt.Sprintf("failed %v, counts %v, ended %v, %d orders, events %q", failed, counts, ended, orders, written(t, db))
 }
 
 // queries are those of all connections that it traces.

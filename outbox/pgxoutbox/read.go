@@ -20,8 +20,7 @@ func reader(pool *pgxpool.Pool) outbox.RowReader {
 
 // QueryRows lets the relay of an outbox on database/sql read as fast as one on pgx.
 func (c *conn) QueryRows(ctx context.Context, query string, args []any, each func(position int64, columns [5][]byte)) error {
-	own := c.base.Conn()
-	return readRows(ctx, own, own.Config().DefaultQueryExecMode, query, args, each)
+	return readRows(ctx, c.base.Conn(), c.mode, query, args, each)
 }
 
 type querier interface {
