@@ -54,10 +54,10 @@ func (noGaps) sift(rows []*row, _ logQuery, _ time.Duration) []*row { return row
 func (noGaps) taken() {}
 
 // These bound the runs of missing positions that are remembered; a read takes
-// some hundred milliseconds then.
+// up to a second then.
 const (
 	maxGapsPostgres = 50_000
-	maxGapsMySQL    = 10_000
+	maxGapsMySQL    = 30_000
 )
 
 // behind returns behind which position new rows are read: none when too much is
