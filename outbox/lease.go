@@ -58,44 +58,60 @@ func (o *Outbox) peekLease(ctx context.Context) (left time.Duration, err error) 
 // acquire takes the outbox if it is free. Otherwise it returns no lease and how
 // long it belongs to somebody else.
 func (o *Outbox) acquire(ctx context.Context, owner string, d time.Duration) (*lease, time.Duration, error) {
-	left, err := o.peekLease(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	if left > 0 {
-		return nil, left, nil
+	take := o.takeLease
+	if o.sql.dialect == Postgres {
+		take = o.takeLeaseAtOnce
+	} else if left, err := o.peekLease(ctx); err != nil || left > 0 {
+		return nil, left, err
 	}
 	l := &lease{duration: d, taken: time.Now()}
 	// Not cancelled with ctx: a lease taken by a statement whose answer was not
 	// awaited would block the outbox.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d/2)
 	defer cancel()
-	var free bool
-	err = o.sql.dialect.ReadCommitted(bounded, o.db, func(tx *sql.Tx) error {
-		n, err := exec(bounded, tx, o.sql.acquire, owner, d.Milliseconds())
-		if free = n > 0; err != nil || !free {
-			return err
-		}
-		var missing []byte
-		if err := tx.QueryRowContext(bounded, o.sql.taken).Scan(&l.token, &l.published, &missing, &l.swept); err != nil {
-			return err
-		}
-		if l.missing, err = decodeGaps(missing); err != nil {
-			return err
-		}
-		l.server, err = o.serverStart(bounded, tx)
-		return err
-	})
-	switch {
+	var missing []byte
+	switch free, err := take(bounded, l, owner, &missing); {
 	case err != nil:
 		return nil, 0, err
 	case !free:
-		return nil, d, nil // somebody was faster
+		left, err := o.peekLease(ctx)
+		if left <= 0 {
+			left = d // somebody was faster
+		}
+		return nil, left, err
+	}
+	var err error
+	if l.missing, err = decodeGaps(missing); err != nil {
+		return nil, 0, err
 	}
 	for i := range l.missing {
 		l.missing[i].seen = l.taken
 	}
 	return l, 0, nil
+}
+
+func (o *Outbox) takeLease(ctx context.Context, l *lease, owner string, missing *[]byte) (free bool, err error) {
+	err = o.sql.dialect.ReadCommitted(ctx, o.db, func(tx *sql.Tx) error {
+		n, err := exec(ctx, tx, o.sql.acquire, owner, l.duration.Milliseconds())
+		if free = n > 0; err != nil || !free {
+			return err
+		}
+		if err := tx.QueryRowContext(ctx, o.sql.taken).Scan(&l.token, &l.published, missing, &l.swept); err != nil {
+			return err
+		}
+		l.server, err = o.serverStart(ctx, tx)
+		return err
+	})
+	return free, err
+}
+
+// takeLeaseAtOnce is takeLease on PostgreSQL, where it is one statement.
+func (o *Outbox) takeLeaseAtOnce(ctx context.Context, l *lease, owner string, missing *[]byte) (free bool, err error) {
+	err = o.db.QueryRowContext(ctx, o.sql.acquireAll, owner, l.duration.Milliseconds()).Scan(&l.token, &l.published, missing, &l.swept, &l.server)
+	if errors.Is(err, sql.ErrNoRows) || o.sql.dialect.IsConflict(err) || o.sql.dialect.IsMissingTable(err) {
+		return false, nil // peekLease says why
+	}
+	return err == nil, err
 }
 
 // release gives the outbox to whoever comes first.

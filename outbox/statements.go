@@ -23,7 +23,7 @@ type statements struct {
 	insert, schedule insertion
 
 	peek, acquire, taken, renew, fence, release    string // the relay's row
-	positions                                      string // how they are handed out; PostgreSQL only
+	positions, acquireAll                          string // of PostgreSQL only
 	read, oldest, chunk, below, deleteRange, ahead string // the log
 	nextDue, due, moveDue, deleteDue               string // scheduled rows
 	takeDue                                        string // due, moveDue and deleteDue in one; PostgreSQL only
@@ -74,7 +74,10 @@ func relayStatements(s *statements, unbound func(string) string, f flavour) {
 	s.peek = q(`SELECT version, lease_until - {now} FROM {p}_relay WHERE singleton = 1`)
 	s.acquire = q(`UPDATE {p}_relay SET owner = ?, token = token + 1, lease_until = {now} + ? WHERE singleton = 1 AND lease_until <= {now}`)
 	s.taken = q(`SELECT token, published, gaps, swept FROM {p}_relay WHERE singleton = 1`)
-	s.positions = unbound(postgresPositions)
+	if s.dialect == Postgres {
+		s.positions = unbound(postgresPositions)
+		s.acquireAll = s.acquire + ` AND version <= ` + strconv.Itoa(schemaVersion) + ` RETURNING token, published, gaps, swept, pg_postmaster_start_time()`
+	}
 	s.renew = q(`UPDATE {p}_relay SET published = ?, gaps = ?, swept = ?, lease_until = {now} + ? WHERE singleton = 1 AND token = ?` + f.renewed)
 	s.fence = q(f.fence)
 	s.release = q(`UPDATE {p}_relay SET owner = '', lease_until = 0, swept = ? WHERE singleton = 1 AND token = ?`)

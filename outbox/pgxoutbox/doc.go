@@ -36,7 +36,7 @@
 // A relay wakes at once when Transact or Send commit in the same process. In
 // others it learns of it by a NOTIFY, that is sent after the commit, at most
 // every 10 ms by each process: within the transaction it would serialise all
-// commits of the database. LISTEN takes one connection of the pool for as long
-// as the relay runs. Behind a pooler in transaction mode it does not work, and
+// commits of the database. LISTEN takes one connection beside those of the pool for
+// as long as the relay runs. Behind a pooler in transaction mode it does not work, and
 // polling remains.
 package pgxoutbox

@@ -290,6 +290,28 @@ func TestRelayOfAnotherProcessWakesUp(t *testing.T) {
 	to.await(t, "2")
 }
 
+// Passwords that change are set before each connection, roles after it.
+func TestListenerConnectsAsThePoolDoes(t *testing.T) {
+	db := testdb.New(t, outbox.Postgres)
+	pool := newPool(t, db, func(c *pgxpool.Config) {
+		port := c.ConnConfig.Port
+		c.ConnConfig.Port = 1
+		c.BeforeConnect = func(_ context.Context, config *pgx.ConnConfig) error { config.Port = port; return nil }
+		c.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "SET application_name = 'made by the pool'")
+			return err
+		}
+	})
+	box := newBox(t, pool)
+	start(t, box.Relay(make(sink)))
+	require.Eventually(t, func() bool {
+		var listening bool
+		err := db.QueryRow(`SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'LISTEN%' AND application_name = 'made by the pool')`).Scan(&listening)
+		return err == nil && listening
+	}, 20*time.Second, 5*time.Millisecond)
+}
+
 func TestBadArgumentsAreReportedByEveryUse(t *testing.T) {
 	box := pgxoutbox.New(nil)
 	want := "outbox: New: the database is nil"

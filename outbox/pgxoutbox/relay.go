@@ -52,11 +52,10 @@ func (o *Outbox) listen(ctx context.Context) {
 }
 
 func (o *Outbox) listenOnce(ctx context.Context) error {
-	pooled, err := o.pool.Acquire(ctx)
+	conn, err := o.connect(ctx)
 	if err != nil {
 		return err
 	}
-	conn := pooled.Hijack() // it must not go back to the pool while it listens
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
@@ -71,4 +70,22 @@ func (o *Outbox) listenOnce(ctx context.Context) error {
 		}
 		o.Poke()
 	}
+}
+
+// connect makes a connection as the pool does. One that is taken from the pool
+// would be missed by the relay, which has just begun and would wait for another.
+func (o *Outbox) connect(ctx context.Context) (*pgx.Conn, error) {
+	c := o.pool.Config()
+	if c.BeforeConnect != nil {
+		if err := c.BeforeConnect(ctx, c.ConnConfig); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, c.ConnConfig)
+	if err == nil && c.AfterConnect != nil {
+		if err = c.AfterConnect(ctx, conn); err != nil {
+			_ = conn.Close(ctx)
+		}
+	}
+	return conn, err
 }
