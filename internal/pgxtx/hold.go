@@ -81,6 +81,9 @@ func (tx *Tx) Flush(ctx context.Context) error {
 	default:
 		err = tx.conn.PgConn().ExecBatch(ctx, tx.takeHeld()).Close()
 		CloseIfForgotten(ctx, tx.conn, err)
+		if err != nil && tx.conn.PgConn().TxStatus() == inTransaction {
+			tx.broken = err // the server knows nothing of it: the context ended just now
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("a statement that was held back: %w", err)

@@ -211,3 +211,28 @@ func TestServerForgetsWhatWasPrepared(t *testing.T) {
 		})
 	}
 }
+
+// endsLate is a context that has ended, but did not say so when it was asked first.
+type endsLate struct {
+	context.Context
+	asked *bool
+}
+
+func (c endsLate) Err() error {
+	if !*c.asked {
+		*c.asked = true
+		return nil
+	}
+	return c.Context.Err()
+}
+
+func TestContextEndsBeforeWhatIsHeldBackIsSent(t *testing.T) {
+	conn := connect(t)
+	tx := begin(t, conn)
+	require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, tx.Flush(endsLate{ended, new(bool)}), context.Canceled)
+	require.ErrorIs(t, tx.Commit(t.Context()), context.Canceled, "without it nothing may be committed")
+	require.EqualValues(t, idle, conn.PgConn().TxStatus())
+}
