@@ -261,7 +261,8 @@ func (b *bench) duplicates() []variant {
 // inMemory compares duplicates that are told from memory alone.
 func (b *bench) inMemory() []variant {
 	m := newMark()
-	_, err := b.sql.Transact(b.ctx, m, func(context.Context, *sql.Tx) error { return nil })
+	inbox := idempotency.NewInbox(b.db, idempotency.Postgres) // nothing else happens to it that it would remember instead
+	_, err := inbox.Transact(b.ctx, m, func(context.Context, *sql.Tx) error { return nil })
 	msg := message.NewMessage(m.ID, make([]byte, 1024))
 	dedup := (&middleware.Deduplicator{}).Middleware(func(*message.Message) ([]*message.Message, error) { return nil, nil })
 	return []variant{
@@ -270,7 +271,7 @@ func (b *bench) inMemory() []variant {
 			return err
 		}},
 		{name: "**Inbox.Transact**, remembered", run: func(_, _ int) error {
-			duplicate, failed := b.sql.Transact(b.ctx, m, nil)
+			duplicate, failed := inbox.Transact(b.ctx, m, nil)
 			if !duplicate {
 				return errors.Join(err, failed, errors.New("it was not remembered"))
 			}
