@@ -9,6 +9,7 @@ import (
 	"github.com/millrace-go/millrace/eventbus"
 	"github.com/millrace-go/millrace/idempotency/internal/marks"
 	"github.com/millrace-go/millrace/internal/aftercommit"
+	"github.com/millrace-go/millrace/internal/held"
 )
 
 // Once makes a handler for eventbus.Subscribe whose effects in the inbox's
@@ -86,7 +87,7 @@ func (i *Inbox) markAndRun(ctx context.Context, m Mark, key marks.Key, digest ma
 	ctx, hooks := aftercommit.With(ctx)
 	var own error // of fn, to be told from the database's
 	err = i.state.Retry(ctx, func(called *bool) error {
-		return i.state.Dialect.Transact(ctx, i.db, func(tx *sql.Tx) error {
+		return i.state.Dialect.Transact(held.MayBegin(ctx), i.db, func(tx *sql.Tx) error {
 			fresh, err := i.insert(ctx, tx, key)
 			switch {
 			case err != nil:

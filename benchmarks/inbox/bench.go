@@ -13,6 +13,7 @@ import (
 	"github.com/millrace-go/millrace/benchmarks/internal/rounds"
 	"github.com/millrace-go/millrace/idempotency"
 	"github.com/millrace-go/millrace/idempotency/pgxinbox"
+	"github.com/millrace-go/millrace/outbox/pgxoutbox"
 )
 
 const (
@@ -26,6 +27,7 @@ type bench struct {
 	ctx  context.Context
 	pool *pgxpool.Pool
 	db   *sql.DB
+	own  *sql.DB // by pgxoutbox.Connector
 	sql  *idempotency.Inbox
 	pgx  *pgxinbox.Inbox
 }
@@ -42,6 +44,8 @@ func open(ctx context.Context, dsn string) (*bench, error) {
 	}
 	b.db = stdlib.OpenDB(*c.ConnConfig)
 	b.db.SetMaxIdleConns(workersMost)
+	b.own = sql.OpenDB(pgxoutbox.Connector(stdlib.GetConnector(*c.ConnConfig)))
+	b.own.SetMaxIdleConns(workersMost)
 	b.sql, b.pgx = idempotency.NewInbox(b.db, idempotency.Postgres), pgxinbox.New(b.pool)
 	if err := b.sql.Migrate(ctx); err != nil {
 		return nil, err
@@ -56,6 +60,7 @@ INSERT INTO account SELECT g, 0 FROM generate_series(1, %d) g`, workersMost*rows
 func (b *bench) close() {
 	_ = b.pgx.Close()
 	_ = b.db.Close()
+	_ = b.own.Close()
 	b.pool.Close()
 }
 

@@ -204,6 +204,7 @@ func (b *bench) onSQL() []variant {
 			})
 		}},
 		{name: "**Inbox.Transact**", run: b.transactIn(b.sql)},
+		{name: "**Inbox.Transact** on pgxoutbox.Connector", run: b.transactIn(idempotency.NewInbox(b.own, idempotency.Postgres))},
 		{name: "**Inbox.Batch** of 100", batch: perBatch, run: func(worker, _ int) error {
 			_, err := b.sql.Batch(b.ctx, newMarks(perBatch), func(ctx context.Context, tx *sql.Tx, _ int) error { return effect(ctx, tx, worker) })
 			return err

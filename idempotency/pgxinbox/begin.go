@@ -56,8 +56,7 @@ func (i *Inbox) queue(ctx context.Context, conn *pgx.Conn, b *pgconn.Batch, key 
 	if err != nil {
 		return err
 	}
-	const name = "millrace_begin" // not its text: pgx would use it for the BEGIN of others
-	begin, err := conn.Prepare(ctx, name, "begin")
+	begin, err := pgxtx.PrepareBegin(ctx, conn)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
-// Package held marks contexts for a statement that may be sent later: together with
-// the next one of its transaction, or with its COMMIT. Its result is not looked at.
+// Package held marks contexts for what may be sent later, together with what comes
+// next: a statement whose result is not looked at with the next one of its
+// transaction, or with its COMMIT; a BEGIN with the first statement.
 package held
 
 import "context"
@@ -17,3 +18,12 @@ func Back(ctx context.Context, statement string) bool {
 	may, ok := ctx.Value(key{}).(string)
 	return ok && may == statement
 }
+
+type beginKey struct{}
+
+// MayBegin returns a ctx to begin a transaction with whose first statement follows
+// at once.
+func MayBegin(ctx context.Context) context.Context { return context.WithValue(ctx, beginKey{}, true) }
+
+// Begin reports whether the BEGIN of a transaction may wait for its first statement.
+func Begin(ctx context.Context) bool { return ctx.Value(beginKey{}) != nil }

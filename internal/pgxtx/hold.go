@@ -35,13 +35,18 @@ func (tx *Tx) Hold(ctx context.Context, sql string, args ...any) error {
 	if tx.held == nil {
 		tx.held = &pgconn.Batch{}
 	}
+	add(tx.held, prepared, size, args)
+	tx.bytes += size
+	return nil
+}
+
+// add adds the execution of a statement to a batch, which copies the parameters.
+func add(b *pgconn.Batch, prepared *pgconn.StatementDescription, size int, args []any) {
 	space := scratch.Get().(*[]byte)
 	*space = slices.Grow((*space)[:0], size)
 	values, formats := encode(*space, args)
-	tx.held.ExecPrepared(prepared.Name, values, formats, nil) // which copies them
+	b.ExecPrepared(prepared.Name, values, formats, nil)
 	scratch.Put(space)
-	tx.bytes += size
-	return nil
 }
 
 // scratch is where parameters are encoded.
@@ -70,8 +75,17 @@ func MayPrepare(conn *pgx.Conn) bool {
 // Flush sends what is held back. If that can't be sent now, for the context has
 // ended or rows are being read, it stays held back.
 func (tx *Tx) Flush(ctx context.Context) error {
-	if err := tx.usable(); err != nil || tx.held == nil {
+	if err := tx.usable(); err != nil {
 		return err
+	}
+	if tx.unsent {
+		if _, err := tx.conn.Exec(ctx, "begin"); err != nil {
+			return err
+		}
+		tx.unsent = false
+	}
+	if tx.held == nil {
+		return nil
 	}
 	err := ctx.Err()
 	switch {
@@ -89,6 +103,54 @@ func (tx *Tx) Flush(ctx context.Context) error {
 		return fmt.Errorf("a statement that was held back: %w", err)
 	}
 	return nil
+}
+
+// BeginLater has a transaction that its owner has not begun begin with its first
+// statement, on a connection that may prepare statements.
+func (tx *Tx) BeginLater() { tx.unsent = true }
+
+// BeginsLater reports whether BEGIN has not been sent yet.
+func (tx *Tx) BeginsLater() bool { return tx.unsent && !tx.closed }
+
+// BeginWith begins a transaction with a statement, in one round trip. It does
+// nothing and reports false if the transaction has begun, or parameters are not
+// known here. What has none may be several statements, which can't be prepared.
+func (tx *Tx) BeginWith(ctx context.Context, sql string, args ...any) (affected int64, ok bool, err error) {
+	size, ok := sizeOf(args)
+	if !ok || len(args) == 0 || !tx.BeginsLater() || tx.broken != nil || tx.conn.PgConn().IsBusy() || ctx.Err() != nil {
+		return 0, false, nil
+	}
+	statement, err := tx.conn.Prepare(ctx, sql, sql)
+	if err != nil {
+		return 0, true, err
+	}
+	begin, err := PrepareBegin(ctx, tx.conn)
+	if err != nil {
+		return 0, true, err
+	}
+	b := &pgconn.Batch{}
+	b.ExecPrepared(begin.Name, nil, nil, nil)
+	add(b, statement, size, args)
+	tag, err := execAll(ctx, tx.conn, b)
+	tx.unsent = err != nil && tx.conn.PgConn().TxStatus() == idle // the context ended just now
+	return tag.RowsAffected(), true, err
+}
+
+// PrepareBegin prepares BEGIN. It has not its text for a name, as the COMMIT has not:
+// pgx would use it for those of others.
+func PrepareBegin(ctx context.Context, conn *pgx.Conn) (*pgconn.StatementDescription, error) {
+	return conn.Prepare(ctx, "millrace_begin", "begin")
+}
+
+// execAll returns what the server says of the last statement of a batch.
+func execAll(ctx context.Context, conn *pgx.Conn, b *pgconn.Batch) (tag pgconn.CommandTag, err error) {
+	answer := conn.PgConn().ExecBatch(ctx, b)
+	for answer.NextResult() {
+		tag, _ = answer.ResultReader().Close()
+	}
+	err = answer.Close()
+	CloseIfForgotten(ctx, conn, err)
+	return tag, err
 }
 
 func (tx *Tx) takeHeld() *pgconn.Batch {
@@ -111,21 +173,13 @@ func (tx *Tx) sendCommit(ctx context.Context) (pgconn.CommandTag, error) {
 	if tx.held == nil || tx.conn.PgConn().TxStatus() == failed {
 		return tx.conn.Exec(ctx, "commit")
 	}
-	const name = "millrace_commit" // not its text: pgx would use it for the COMMIT of others
-	commit, err := tx.conn.Prepare(ctx, name, "commit")
+	commit, err := tx.conn.Prepare(ctx, "millrace_commit", "commit")
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
 	b := tx.takeHeld()
 	b.ExecPrepared(commit.Name, nil, nil, nil)
-	answer := tx.conn.PgConn().ExecBatch(ctx, b)
-	var tag pgconn.CommandTag
-	for answer.NextResult() {
-		tag, _ = answer.ResultReader().Close()
-	}
-	err = answer.Close()
-	CloseIfForgotten(ctx, tx.conn, err)
-	return tag, err
+	return execAll(ctx, tx.conn, b)
 }
 
 const (

@@ -16,6 +16,7 @@ type Tx struct {
 	conn   *pgx.Conn
 	held   *pgconn.Batch // nil: nothing
 	broken error         // something that was held back is lost
+	unsent bool          // BEGIN is held back, too
 	bytes  int           // of their parameters
 	direct bool          // nothing is held back any more
 	closed bool
@@ -63,6 +64,10 @@ func (tx *Tx) Commit(ctx context.Context) error {
 		_ = tx.Rollback(ctx)
 		return tx.broken
 	}
+	if tx.unsent {
+		tx.closed = true
+		return nil
+	}
 	tag, err := tx.sendCommit(ctx)
 	tx.closed, tx.held = true, nil
 	if err != nil {
@@ -91,6 +96,9 @@ func (tx *Tx) Rollback(ctx context.Context) error {
 		return pgx.ErrTxClosed
 	}
 	tx.closed, tx.held = true, nil
+	if tx.unsent {
+		return nil
+	}
 	_, err := tx.conn.Exec(ctx, "rollback")
 	if err != nil {
 		_ = tx.conn.Close(ctx)

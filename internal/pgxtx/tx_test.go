@@ -236,3 +236,86 @@ func TestContextEndsBeforeWhatIsHeldBackIsSent(t *testing.T) {
 	require.ErrorIs(t, tx.Commit(t.Context()), context.Canceled, "without it nothing may be committed")
 	require.EqualValues(t, idle, conn.PgConn().TxStatus())
 }
+
+func TestBeginIsSentWithTheFirstStatement(t *testing.T) {
+	conn := connect(t)
+	later := func() *Tx {
+		tx, err := On(t.Context(), conn)
+		require.NoError(t, err)
+		tx.BeginLater()
+		return tx
+	}
+	status := func() byte { return conn.PgConn().TxStatus() }
+	count := func() (n int) {
+		require.NoError(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM held").Scan(&n))
+		return n
+	}
+	for name, first := range map[string]func(tx *Tx){
+		"nothing": func(*Tx) {},
+		"a query": func(tx *Tx) {
+			require.NoError(t, tx.QueryRow(t.Context(), "SELECT 1").Scan(new(int)))
+			require.EqualValues(t, inTransaction, status())
+		},
+		"a statement without parameters": func(tx *Tx) {
+			_, ok, err := tx.BeginWith(t.Context(), "SELECT 1; SELECT 2")
+			require.NoError(t, err)
+			require.False(t, ok)
+			_, err = tx.Exec(t.Context(), "SELECT 1; SELECT 2")
+			require.NoError(t, err)
+			require.EqualValues(t, inTransaction, status())
+		},
+		"one that is held back": func(tx *Tx) {
+			require.NoError(t, tx.Hold(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x"))
+			require.EqualValues(t, inTransaction, status())
+		},
+		"the connection": func(tx *Tx) {
+			_ = tx.Conn()
+			require.EqualValues(t, inTransaction, status())
+		},
+		"a statement": func(tx *Tx) {
+			n, ok, err := tx.BeginWith(t.Context(), "INSERT INTO held (topic) VALUES ($1), ('y')", "x")
+			require.NoError(t, err)
+			require.True(t, ok)
+			require.EqualValues(t, 2, n)
+			require.EqualValues(t, inTransaction, status())
+			_, ok, err = tx.BeginWith(t.Context(), "INSERT INTO held (topic) VALUES ($1)", "x")
+			require.NoError(t, err)
+			require.False(t, ok, "it has begun")
+		},
+		"one that fails": func(tx *Tx) {
+			_, ok, err := tx.BeginWith(t.Context(), "INSERT INTO held (at) SELECT 1 / $1::bigint", int64(0))
+			require.ErrorContains(t, err, "division by zero")
+			require.True(t, ok)
+			require.EqualValues(t, failed, status())
+		},
+		"one that can't be prepared": func(tx *Tx) {
+			_, _, err := tx.BeginWith(t.Context(), "INSERT INTO nowhere VALUES ($1)", "x")
+			require.Error(t, err)
+			require.EqualValues(t, idle, status())
+		},
+		"one whose context ends": func(tx *Tx) {
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, ok, _ := tx.BeginWith(ended, "INSERT INTO held (topic) VALUES ($1)", "x")
+			require.False(t, ok)
+			_, ok, err := tx.BeginWith(endsLate{ended, new(bool)}, "INSERT INTO held (topic) VALUES ($1)", "x")
+			require.ErrorIs(t, err, context.Canceled)
+			require.True(t, ok)
+			require.True(t, tx.BeginsLater(), "the server knows nothing of it")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := count()
+			tx := later()
+			first(tx)
+			require.NoError(t, tx.Rollback(t.Context()))
+			require.EqualValues(t, idle, status())
+			require.Equal(t, before, count())
+			require.ErrorIs(t, tx.Commit(t.Context()), pgx.ErrTxClosed)
+			require.False(t, tx.BeginsLater())
+		})
+	}
+	tx := later()
+	require.NoError(t, tx.Commit(t.Context()))
+	require.EqualValues(t, idle, status())
+}

@@ -30,6 +30,9 @@ import (
 // A tracer of pgx sees neither the INSERT nor the COMMIT that is sent with it, and
 // on each new connection an empty query.
 //
+// Transactions of an inbox of package idempotency in db take no round trip for their
+// marks either: these are sent with BEGIN.
+//
 // Relays of that outbox read events as fast as those of this package, past
 // database/sql, which copies each column.
 //
@@ -88,17 +91,28 @@ func (c *conn) Conn() *pgx.Conn {
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if c.tx != nil && held.Back(ctx, query) {
-		values := make([]any, len(args))
-		for i := range args {
-			values[i] = args[i].Value
+	if c.tx != nil {
+		if held.Back(ctx, query) {
+			return driver.ResultNoRows, c.tx.Hold(ctx, query, valuesOf(args)...)
 		}
-		return driver.ResultNoRows, c.tx.Hold(ctx, query, values...)
+		if c.tx.BeginsLater() {
+			if affected, ok, err := c.tx.BeginWith(ctx, query, valuesOf(args)...); ok {
+				return driver.RowsAffected(affected), err
+			}
+		}
 	}
 	if err := c.flush(ctx); err != nil {
 		return nil, err
 	}
 	return c.base.ExecContext(ctx, query, args)
+}
+
+func valuesOf(args []driver.NamedValue) []any {
+	values := make([]any, len(args))
+	for i := range args {
+		values[i] = args[i].Value
+	}
+	return values
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
@@ -128,11 +142,24 @@ func (c *conn) Begin() (driver.Tx, error) {
 }
 
 func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	own := c.base.Conn()
+	if held.Begin(ctx) && opts == (driver.TxOptions{}) && pgxtx.MayPrepare(own) {
+		if own.IsClosed() {
+			return nil, driver.ErrBadConn
+		}
+		tx, err := pgxtx.On(ctx, own)
+		if err != nil {
+			return nil, err
+		}
+		tx.BeginLater()
+		c.tx = tx
+		return &transaction{ctx: ctx, conn: c, tx: tx}, nil
+	}
 	begun, err := c.base.BeginTx(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
-	tx, err := pgxtx.On(ctx, c.base.Conn())
+	tx, err := pgxtx.On(ctx, own)
 	if err != nil {
 		_ = begun.Rollback()
 		return nil, err

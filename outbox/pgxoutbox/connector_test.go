@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/millrace-go/millrace/idempotency"
+	"github.com/millrace-go/millrace/internal/held"
 	"github.com/millrace-go/millrace/internal/roundtrips"
 	"github.com/millrace-go/millrace/internal/testdb"
 	"github.com/millrace-go/millrace/outbox"
@@ -112,7 +114,7 @@ func TestRoundTripsOfConnector(t *testing.T) {
 			require.NoError(t, box.In(tx).Publish("orders", event(t.Context(), "1")))
 			return tx.Commit()
 		}},
-		{"nor in one of the inbox: begin, mark, insert, commit", 4, func() error {
+		{"nor in one of the inbox: begin with the mark, insert, commit", 3, func() error {
 			handled++
 			mark := idempotency.Mark{Consumer: "shop", Source: "test", ID: strconv.Itoa(handled)}
 			_, err := inbox.Transact(t.Context(), mark, func(ctx context.Context, tx *sql.Tx) error {
@@ -270,6 +272,47 @@ func TestConnectorClosesWhatCouldNotCommit(t *testing.T) {
 	require.True(t, conn.(interface{ Conn() *pgx.Conn }).Conn().IsClosed())
 }
 
+// Marks are sent with BEGIN: duplicates, and handlers that fail, must be told apart
+// as ever.
+func TestInboxOnConnector(t *testing.T) {
+	var count roundtrips.Counter
+	db := openSQL(t, testdb.New(t, outbox.Postgres), func(c *pgx.ConnConfig) { c.DialFunc = count.Dial })
+	inbox := idempotency.NewInbox(db, outbox.Postgres, idempotency.Recent(0))
+	require.NoError(t, inbox.Migrate(t.Context()))
+	execSQL(t, db, "CREATE TABLE account (balance int); INSERT INTO account VALUES (0)")
+	handle := func(id string, fail error) (duplicate bool, err error) {
+		return inbox.Transact(t.Context(), idempotency.Mark{Consumer: "bank", Source: "test", ID: id}, func(ctx context.Context, tx *sql.Tx) error {
+			execSQL(t, tx, "UPDATE account SET balance = balance + $1", 1)
+			return fail
+		})
+	}
+	undone := errors.New("undone")
+	for range 2 {
+		duplicate, err := handle("1", undone)
+		require.ErrorIs(t, err, undone)
+		require.False(t, duplicate)
+	}
+	for i := range 3 {
+		duplicate, err := handle("1", nil)
+		require.NoError(t, err)
+		require.Equal(t, i > 0, duplicate)
+	}
+	_, err := handle("2", nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, count.Of(func() {
+		duplicate, err := handle("3", nil)
+		require.NoError(t, err)
+		require.False(t, duplicate)
+	}), "begin with the mark, update, commit")
+	var balance int
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT balance FROM account").Scan(&balance))
+	require.Equal(t, 3, balance)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = inbox.Transact(ended, idempotency.Mark{Consumer: "bank", Source: "test", ID: "4"}, func(context.Context, *sql.Tx) error { return nil })
+	require.ErrorIs(t, err, context.Canceled)
+}
+
 // Other statements that are executed on the way are not held back.
 func TestConnectorHoldsBackEventsOnly(t *testing.T) {
 	db := openSQL(t, testdb.New(t, outbox.Postgres), nil)
@@ -392,19 +435,23 @@ func TestConnectorChangesNothing(t *testing.T) {
 	step := rapid.SampledFrom([]string{"publish", "publish", "publish two", "insert", "count", "savepoint", "to savepoint", "release", "fail", "commit"})
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(step, 0, 8).Draw(rt, "steps")
-		commit := rapid.Bool().Draw(rt, "commit")
+		commit, later := rapid.Bool().Draw(rt, "commit"), rapid.Bool().Draw(rt, "later")
 		var outcomes [2]string
 		for i, db := range dbs {
 			execSQL(t, db, "TRUNCATE orders, millrace_outbox")
-			outcomes[i] = runSteps(t, db, boxes[i], steps, commit)
+			outcomes[i] = runSteps(t, db, boxes[i], steps, commit, later)
 		}
 		require.Equal(rt, outcomes[0], outcomes[1])
 	})
 }
 
 // runSteps describes what a transaction leaves behind that goes on after errors.
-func runSteps(t *testing.T, db *sql.DB, box *outbox.Outbox, steps []string, commit bool) string {
-	tx, err := db.BeginTx(t.Context(), nil)
+func runSteps(t *testing.T, db *sql.DB, box *outbox.Outbox, steps []string, commit, later bool) string {
+	ctx := t.Context()
+	if later { // as the inbox does
+		ctx = held.MayBegin(ctx)
+	}
+	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(t, err)
 	var failed []bool
 	var counts []int
