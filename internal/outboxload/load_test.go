@@ -28,7 +28,11 @@ func TestMain(m *testing.M) {
 	if relayMain() {
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("internal/poll.runtime_pollWait")) // idle connections of the proxy
+	goleak.VerifyTestMain(m, // but for what Toxiproxy leaves behind when a proxy is closed
+		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"))
 }
 
 // plan is how much is written, and what happens meanwhile.

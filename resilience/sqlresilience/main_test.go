@@ -24,7 +24,10 @@ import (
 
 func TestMain(m *testing.M) {
 	_ = mysql.SetLogger(&mysql.NopLogger{}) // connections are broken by intent here
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m,                // but for what Toxiproxy leaves behind when a proxy is closed
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"))
 }
 
 // retry tries often, with pauses that a test bears.
